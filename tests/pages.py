@@ -22,8 +22,8 @@ from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
 from belljar.service.pages import Asked, DemoModel, Forked, HostReader, Login, Visitor, pages
-from belljar.service.pages.demo import DEMO
 from belljar.service.pages.routes import SESSION
+from belljar.service.settings import DEMO
 from belljar.tasks import stopped
 from tests.waiting import until
 

@@ -30,9 +30,10 @@ import msgspec
 from belljar.bounds import DIMENSION_OF, PATTERN, parse_bound
 from belljar.errors import InvalidInput
 from belljar.glyphs import glyphs
-from belljar.identity import ROLES, Role, Tenant
+from belljar.identity import ROLES, Language, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
+from belljar.policy import load, presets
 from belljar.policy.locate import locate
 from belljar.state import State
 from belljar.units import parse_duration, parse_size
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG_FILE",
     "Config",
+    "ProfileTable",
     "ServiceTable",
     "Settings",
     "TelemetryTable",
@@ -62,6 +64,7 @@ _FILE_BYTES_MAX: Final = 2 * 2**20
 _LINE_CHARS_MAX: Final = 1000
 _SHOWN_CHARS_MAX: Final = 100
 _KEY_DAYS_MAX: Final = 36_500
+_PROFILES_MAX: Final = 100
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
@@ -88,6 +91,29 @@ class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contents_max: _Size | None = None
 
 
+_ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_PROFILE: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_ProfileName = Annotated[str, msgspec.Meta(pattern=f"^{_PROFILE}$")]
+
+
+class ProfileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a run goes that a program asks for as the model `rlm/NAME`.
+
+    Attributes:
+        model: the root model; `sub_model` answers its program's queries, the same model without one.
+        policy: a preset's name.
+        backend, language: of those that the policy allows; its first without one.
+        tenants: those who are offered it, with all below them; everybody without any.
+    """
+
+    model: _ModelName
+    sub_model: _ModelName | None = None
+    policy: str = "standard"
+    backend: str | None = None
+    language: Language | None = None
+    tenants: Annotated[list[str], msgspec.Meta(min_length=1, max_length=1000)] | None = None
+
+
 class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How `belljar serve` listens. `$BELLJAR_SERVICE_PORT` and so on come before what is here.
 
@@ -104,6 +130,7 @@ class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         drain: how long runs may still take when the service is stopped.
         models: what the playground and the tools over MCP offer; the first is their default.
         hooks_private: whether webhooks may lead to a private network or this machine, and be asked by http.
+        profiles: what the front door offers, by the name behind `rlm/`; with any of them nothing else but `models`.
     """
 
     host: str = "127.0.0.1"
@@ -121,6 +148,7 @@ class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain: str = "30 s"
     models: Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=100)] = []
     hooks_private: bool = False
+    profiles: Annotated[dict[_ProfileName, ProfileTable], msgspec.Meta(max_length=_PROFILES_MAX)] = {}
 
 
 class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -315,6 +343,7 @@ class _Reader:
         tenants = raw.pop("tenants", {})
         if not isinstance(tenants, dict):
             self._refuse(("tenants",), 'write each tenant as a table, such as [tenants."acme/research"]')
+        profiles = self._profiles(raw)
         read = self._convert(raw, _File, ())
         state = read.state
         if state.journal is not None and state.journal_env is not None:
@@ -328,7 +357,7 @@ class _Reader:
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
             witness=self._witness(read.audit.witness),
-            service=self._service(read.service),
+            service=self._service(msgspec.structs.replace(read.service, profiles=profiles)),
             access=self._access(read.access),
             telemetry=self._telemetry(read.telemetry),
             contents_bytes_max=self._size(read.audit.contents_max, ("audit", "contents_max")),
@@ -342,6 +371,35 @@ class _Reader:
                 self._refuse(("service", key), str(error))
         if (table.tls_cert is None) != (table.tls_key is None):
             self._refuse(("service",), "tls_cert and tls_key go together; name both files, or neither")
+        return table
+
+    def _profiles(self, raw: dict[str, Any]) -> dict[str, ProfileTable]:
+        """Taken out of the file and read one by one, so that what is wrong is told with its name."""
+        service = raw.get("service")
+        tables = service.pop("profiles", {}) if isinstance(service, dict) else {}
+        if not isinstance(tables, dict) or len(tables) > _PROFILES_MAX:
+            self._refuse(
+                ("service", "profiles"),
+                f"write each profile as a table, such as [service.profiles.careful]; at most {_PROFILES_MAX}",
+            )
+        return {name: self._profile(name, table) for name, table in tables.items()}
+
+    def _profile(self, name: str, raw: object) -> ProfileTable:
+        path = ("service", "profiles", name)
+        if not re.fullmatch(_PROFILE, name):
+            self._refuse(path, "a profile's name has letters, digits, dots, dashes and underscores, 64 at most")
+        table = self._convert(raw, ProfileTable, path)
+        if table.policy not in (known := presets()):
+            self._refuse((*path, "policy"), f"there is no such preset; write one of {', '.join(sorted(known))}")
+        box = load(table.policy).box
+        for key, allowed in (("backend", box.backends), ("language", box.languages)):
+            if (given := getattr(table, key)) is not None and given not in allowed:
+                self._refuse((*path, key), f"{table.policy} does not allow it; write one of {', '.join(allowed)}")
+        for tenant in table.tenants or ():
+            try:
+                Tenant(tenant)
+            except InvalidInput as error:
+                self._refuse((*path, "tenants"), str(error))
         return table
 
     def _size(self, text: str | None, path: tuple[str, ...]) -> int | None:
@@ -434,13 +492,13 @@ class _Reader:
             here = (*path, *_STEP.findall(where.rstrip("`")))
             key = _UNKNOWN.search(what)
             if key is not None:
-                names = (_KEYS_OF.get(here) or _KEYS_OF.get(here[:1], _File)).__struct_fields__
+                names = (_KEYS_OF.get(here[:2]) or _KEYS_OF.get(here[:1], _File)).__struct_fields__
                 self._refuse((*here, key[1]), f"there is no such key; write one of {', '.join(names)}")
             if (missing := _MISSING.search(what)) is not None and here:
                 self._refuse(here, f"{missing[1]} is missing; write it, too")
             if missing is not None:
                 self._refuse((), "schema is missing; write schema = 1 above the first table")
-            advice = _EXAMPLE if path else _ADVICE.get(here, "write a text")
+            advice = _EXAMPLE if path[:1] == ("tenants",) else _ADVICE.get(here, "write a text")
             self._refuse(here, f"{what[:1].lower()}{what[1:].replace('`', '')}; {advice}")
 
     def _refuse(self, path: tuple[str, ...], what: str) -> NoReturn:
@@ -475,6 +533,7 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("tenants",): _Tenant,
     ("audit",): _Audit,
     ("service",): ServiceTable,
+    ("service", "profiles"): ProfileTable,
     ("access",): _Access,
     ("access", "oidc"): _Oidc,
     ("telemetry",): TelemetryTable,

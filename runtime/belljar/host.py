@@ -423,12 +423,14 @@ class Host:
         language: Language | None,
         models: Sequence[str | None],
         references: Iterable[str],
+        answer_type: Any = None,
     ) -> Vetted:
         """Refuse now, and log, what would be refused for certain when a run's turn comes.
 
         Args:
             models: the root model and the sub-model, each None where there is none.
             references: of registered contexts.
+            answer_type: as in `run`.
 
         Raises:
             Refusal: as `run`.
@@ -439,6 +441,8 @@ class Host:
             terms = await Terms.read(policy, backend, language)
             found = [None if model is None else await self._model(model, terms.policy) for model in models]
             _permit_depths(terms.policy, found)
+            if answer_type is not None:
+                AnswerType(answer_type)
             documents = {name: await asyncio.to_thread(self._contexts.of(tenant).find, name) for name in references}
         asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
         if (root := found[0]) is not None:

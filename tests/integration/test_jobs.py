@@ -63,9 +63,9 @@ def place(jar: Jar, store: str, request: pytest.FixtureRequest) -> Path | str:
 async def desk_of(
     jar: Jar, place: Path | str | None = None, limits: DeskLimits | None = None, **options: Any
 ) -> AsyncIterator[Desk]:
-    policies = options.pop("policies", None)
+    policies, offered = options.pop("policies", None), options.pop("offered", ())
     host = Host(state=place or jar.at, environ={"BELLJAR_HOME": str(jar.at)}, **options)
-    async with host, Desk(host, limits, policies=policies) as desk:
+    async with host, Desk(host, limits, policies=policies, models=offered) as desk:
         yield desk
     report = verify(host.state.journal)
     assert (report.problems, report.unfinished) == ([], [])
@@ -148,6 +148,7 @@ def test_what_cannot_be_run_is_refused_at_once_and_logged(jar: Jar) -> None:
                 (Asked(question="?", model="nobody"), InvalidInput, "model.unknown"),
                 (Asked(question="?", model=f"scripted:{secret}"), InvalidInput, "model.unknown"),
                 (Asked(code="1", sub_model="replay:20261129T120000-5f0c1d9a7b3e"), InvalidInput, "model.unknown"),
+                (Asked(question="?", model=FAKE, answer_schema={"type": "x"}), InvalidInput, "answer.schema"),
                 (Asked(code="1", policy="nothing"), InvalidPolicy, "policy.unknown"),
                 (Asked(code="1", policy=str(jar.policy(""))), InvalidPolicy, "policy.unknown"),
                 (Asked(code="1", backend="docker.nobody"), PolicyDenied, "backend.denied"),
@@ -164,6 +165,19 @@ def test_what_cannot_be_run_is_refused_at_once_and_logged(jar: Jar) -> None:
             shown = (await desk.ls(ACME)).runs
             assert {one.state for one in shown} == {"refused"}
             assert {one.by for one in shown} == {"key:k"}
+
+    drive(go())
+
+
+def test_a_model_of_a_file_is_taken_where_the_operator_offers_it(jar: Jar) -> None:
+    script = jar.script(ANSWERS)
+
+    async def go() -> None:
+        async with desk_of(jar, offered=[script]) as desk:
+            order = await desk.submit(Asked(question="?", model=script, contexts=HELLO), tenant=ACME, by="key:k")
+            ended = await desk.wait(order.run, PATIENCE_S)
+            assert ended.result is not None
+            assert ended.result.answer == 5
 
     drive(go())
 

@@ -24,6 +24,7 @@ from belljar.audit.events import HttpRequest
 from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
+from belljar.jobs import Asked, Desk, DeskLimits, Order
 from belljar.service.mcp import CALLS_MAX, CALLS_PER_TENANT_MAX, McpService
 from belljar.service.tools import TEXT_CHARS_MAX, TOOLS, Caller, Offer
 from belljar.testing import FakeModel
@@ -57,9 +58,9 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def serving(host: Host, offer: Offer) -> AsyncIterator[tuple[str, McpService]]:
+async def serving(desk: Desk, offer: Offer) -> AsyncIterator[tuple[str, McpService]]:
     """The tools on a port of loopback: the address, and what is behind it."""
-    service = McpService(host, offer)
+    service = McpService(desk, offer)
     application = service.http(caller_of)
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", lifespan="off", access_log=False))
     async with application.run():
@@ -85,7 +86,14 @@ async def client(address: str, key: str) -> AsyncIterator[Client]:
         yield opened
 
 
-def over_http(jar: Jar, work: Callable[[str, Host, McpService], Coroutine[Any, Any, T]], **offer: Any) -> T:
+def over_http(
+    jar: Jar,
+    work: Callable[[str, Desk, McpService], Coroutine[Any, Any, T]],
+    *,
+    limits: DeskLimits | None = None,
+    kind: type[Desk] = Desk,
+    **offer: Any,
+) -> T:
     """Do something while the tools are served from the jar's state folder."""
 
     async def go() -> T:
@@ -93,9 +101,10 @@ def over_http(jar: Jar, work: Callable[[str, Host, McpService], Coroutine[Any, A
         offered = Offer(**{"models": {"small": "scripted:fake"}, **offer})
         async with (
             Host(state=jar.at, environ={}, models=[model]) as host,
-            serving(host, offered) as (address, service),
+            kind(host, limits, models=offered.models.values()) as desk,
+            serving(desk, offered) as (address, service),
         ):
-            return await work(address, host, service)
+            return await work(address, desk, service)
 
     return drive(go())
 
@@ -118,7 +127,7 @@ def test_a_question_is_answered_and_its_progress_is_told(jar: Jar) -> None:
         assert total is None
         told.append((progress, message))
 
-    async def work(address: str, _host: Host, _service: McpService) -> Any:
+    async def work(address: str, _desk: Desk, _service: McpService) -> Any:
         async with client(address, "one") as opened:
             arguments = {"question": "How long?", "text": "x" * 500}
             return await opened.call_tool("answer_over_context", arguments, progress_callback=heard)
@@ -135,10 +144,11 @@ def test_a_question_is_answered_and_its_progress_is_told(jar: Jar) -> None:
     call = calls(jar)[0]
     assert (call.by, call.route, call.status) == ("key:one", "MCP answer_over_context", 200)
     assert (call.tenant, call.role, call.of) == ("acme/one", "runner", done["run"])
+    assert [record.data["by"] for record in jar.records("run.started")] == ["key:one"]
 
 
 def test_a_text_is_registered_once_and_then_searched_asked_about_and_read(jar: Jar) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> list[Any]:
+    async def work(address: str, _desk: Desk, _service: McpService) -> list[Any]:
         async with client(address, "one") as opened:
             text = "a city: Paris\nanother city: Rome\n"
             return [
@@ -166,7 +176,7 @@ def test_a_text_is_registered_once_and_then_searched_asked_about_and_read(jar: J
 
 
 def test_tenants_see_and_use_nothing_of_each_other(jar: Jar) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> list[Any]:
+    async def work(address: str, _desk: Desk, _service: McpService) -> list[Any]:
         async with client(address, "one") as opened:
             await opened.call_tool("register_context", {"name": "secret", "text": "of one"})
             run = (await opened.call_tool("run_python", {"code": "FINAL(1)"})).structured_content["run"]
@@ -199,15 +209,15 @@ def test_tenants_see_and_use_nothing_of_each_other(jar: Jar) -> None:
 
 
 def test_a_quota_refuses_a_call_and_says_so_without_the_numbers_of_others(jar: Jar) -> None:
-    async def work(address: str, host: Host, _service: McpService) -> list[Any]:
-        await host.quotas.set("acme", "total", calls=0)
+    async def work(address: str, desk: Desk, _service: McpService) -> list[Any]:
+        await desk.host.quotas.set("acme", "total", calls=0)
         async with client(address, "one") as opened:
             return [await opened.call_tool("answer_over_context", {"question": "How long?", "text": "x"})]
 
     (refused,) = over_http(jar, work)
-    assert refused.is_error
-    assert refused.structured_content["status"] == "quota"
-    assert refused.structured_content["limit"]["code"] == "quota.tenant.calls"
+    found = error_of(refused)
+    assert (found["culprit"], found["code"], found["status"]) == ("quota", "quota.tenant.calls", 429)
+    assert not {"limit", "observed"} & {*found}
 
 
 HOSTILE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -233,7 +243,7 @@ HOSTILE: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def test_hostile_arguments_are_refused_with_a_code_and_show_nothing_of_the_host(jar: Jar) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> dict[str, Any]:
+    async def work(address: str, _desk: Desk, _service: McpService) -> dict[str, Any]:
         async with client(address, "one") as opened:
             return {
                 what: await opened.call_tool(name, arguments)
@@ -241,7 +251,10 @@ def test_hostile_arguments_are_refused_with_a_code_and_show_nothing_of_the_host(
                 if what != "a text of half a character"
             }
 
-    for what, result in over_http(jar, work).items():
+    results = over_http(jar, work)
+    schemas = [error_of(results[what])["code"] for what in ("no schema", "a schema of the network")]
+    assert schemas == ["answer.schema"] * 2
+    for what, result in results.items():
         found = error_of(result)
         assert found["status"] in (400, 403), what
         assert found["code"] not in ("internal", "host.fault"), what
@@ -261,7 +274,7 @@ def test_bodies_are_bounded_and_half_characters_refused_on_the_wire(jar: Jar) ->
         called = {"name": "run_python", "arguments": {"code": "CODE"}, "_meta": about}
         return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": called}).replace("CODE", code)
 
-    async def work(address: str, _host: Host, _service: McpService) -> list[httpx2.Response]:
+    async def work(address: str, _desk: Desk, _service: McpService) -> list[httpx2.Response]:
         headers = {
             "Authorization": "Bearer one",
             "Content-Type": "application/json",
@@ -280,7 +293,7 @@ def test_bodies_are_bounded_and_half_characters_refused_on_the_wire(jar: Jar) ->
 
 
 def test_nobody_gets_in_without_a_key(jar: Jar) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> httpx2.Response:
+    async def work(address: str, _desk: Desk, _service: McpService) -> httpx2.Response:
         async with httpx2.AsyncClient(timeout=PATIENCE_S, trust_env=False) as sending:
             return await sending.post(address, json={}, headers={"Authorization": "Bearer three"})
 
@@ -292,7 +305,7 @@ def test_nobody_gets_in_without_a_key(jar: Jar) -> None:
 
 
 def test_a_client_that_gives_up_ends_its_run(jar: Jar) -> None:
-    async def work(address: str, host: Host, service: McpService) -> None:
+    async def work(address: str, desk: Desk, service: McpService) -> None:
         async with client(address, "one") as opened:
             waiting = asyncio.create_task(opened.call_tool("run_python", {"code": "while True: pass"}))
             await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
@@ -300,7 +313,7 @@ def test_a_client_that_gives_up_ends_its_run(jar: Jar) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await waiting
             async with in_time(PATIENCE_S, "the run has ended"):
-                while host.live() or service._calls:  # noqa: ASYNC110 - nobody is told of it
+                while desk.host.live() or service._calls:  # noqa: ASYNC110 - nobody is told of it
                     await asyncio.sleep(0.01)
 
     over_http(jar, work)
@@ -311,12 +324,12 @@ def test_a_client_that_gives_up_ends_its_run(jar: Jar) -> None:
 
 
 def test_a_service_that_stops_tells_its_callers_and_ends_their_runs(jar: Jar) -> None:
-    async def work(address: str, host: Host, service: McpService) -> Any:
+    async def work(address: str, desk: Desk, service: McpService) -> Any:
         async with client(address, "one") as opened:
             waiting = asyncio.create_task(opened.call_tool("run_python", {"code": "while True: pass"}))
             await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
             await service.aclose()
-            assert host.live() == []
+            assert desk.host.live() == []
             return await waiting
 
     stopped = over_http(jar, work)
@@ -326,7 +339,7 @@ def test_a_service_that_stops_tells_its_callers_and_ends_their_runs(jar: Jar) ->
 
 @pytest.mark.parametrize(("others", "own"), [(CALLS_MAX, 0), (0, CALLS_PER_TENANT_MAX)])
 def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: int, own: int, jar: Jar) -> None:
-    async def work(address: str, _host: Host, service: McpService) -> list[Any]:
+    async def work(address: str, _desk: Desk, service: McpService) -> list[Any]:
         loop, never = asyncio.get_running_loop(), asyncio.Event()
         held: dict[Any, str | None] = {loop.create_task(never.wait()): "other" for _ in range(others)}
         held |= {loop.create_task(never.wait()): "acme/one" for _ in range(own)}
@@ -344,11 +357,179 @@ def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: in
     assert not allowed.is_error
 
 
+# ----------------------------------------------------------------------------------------------------------- the queue
+
+
+ONE_SLOT = DeskLimits(running=1)
+HANGS = Asked(code="while True: pass")
+
+
+async def state_of(desk: Desk, run: str, wanted: str) -> None:
+    async with in_time(PATIENCE_S, f"{run} is {wanted}"):
+        while (await desk.get(run)).state != wanted:  # noqa: ASYNC110 - nobody is told of it
+            await asyncio.sleep(0.01)
+
+
+async def slot_taken(desk: Desk) -> str:
+    """A run that somebody ordered over HTTP, and that has the one slot."""
+    order = await desk.submit(HANGS, tenant=Tenant("other"), by="key:other")
+    await state_of(desk, order.run, "running")
+    return order.run
+
+
+async def queued(desk: Desk, count: int) -> None:
+    async with in_time(PATIENCE_S, f"{count} wait"):
+        while len((await desk.ls(Tenant("acme"), status="queued")).runs) != count:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+def code(text: str) -> tuple[str, dict[str, Any]]:
+    """What a client calls to run this."""
+    return "run_python", {"code": text}
+
+
+def test_a_run_waits_its_turn_behind_one_that_came_over_http_and_is_listed_meanwhile(jar: Jar) -> None:
+    told: list[str | None] = []
+
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    async def work(address: str, desk: Desk, _service: McpService) -> list[Any]:
+        held = await slot_taken(desk)
+        async with client(address, "one") as opened, client(address, "two") as other:
+            waiting = asyncio.create_task(opened.call_tool(*code("FINAL(1)"), progress_callback=heard))
+            await queued(desk, 1)
+            listed = (await opened.call_tool("list_runs", {"status": "queued"})).structured_content["runs"]
+            shown = await opened.call_tool("show_run", {"run": listed[0]["run"]})
+            foreign = await other.call_tool("show_run", {"run": listed[0]["run"]})
+            begun = len(jar.records("run.started"))
+            await desk.cancel(held, by="test")
+            done = await waiting
+            after = (await opened.call_tool("list_runs", {})).structured_content["runs"]
+            return [begun, listed, shown, foreign, done, after]
+
+    begun, (listed,), shown, foreign, done, (after,) = over_http(jar, work, limits=ONE_SLOT)
+    assert begun == 1
+    assert (listed["status"], listed["started"], listed["tenant"]) == ("queued", None, "acme/one")
+    assert (shown.structured_content["status"], shown.structured_content["by"]) == ("queued", "key:one")
+    assert error_of(foreign)["code"] == "run.unknown"
+    assert (done.structured_content["run"], done.structured_content["answer"]) == (listed["run"], 1)
+    assert (after["run"], after["status"]) == (listed["run"], "ok")
+    assert told[0] == "it waits for its turn, 0 of its tenant's before it"
+
+
+def test_tenants_take_turns_however_many_calls_one_of_them_makes(jar: Jar) -> None:
+    async def work(address: str, desk: Desk, _service: McpService) -> None:
+        held = await slot_taken(desk)
+        async with client(address, "one") as opened, client(address, "two") as other:
+            many = []
+            for number in range(4):
+                many.append(asyncio.create_task(opened.call_tool(*code(f"FINAL({number})"))))
+                await queued(desk, number + 1)
+            single = asyncio.create_task(other.call_tool(*code("FINAL(9)")))
+            await queued(desk, 5)
+            await desk.cancel(held, by="test")
+            await asyncio.gather(*many, single)
+
+    over_http(jar, work, limits=ONE_SLOT)
+    tenants = [record.data["tenant"] for record in jar.records("run.started")]
+    assert tenants == ["other", "acme/one", "acme/two", *["acme/one"] * 3]
+
+
+def test_a_queue_without_room_refuses_a_call_and_says_when_to_come_again(jar: Jar) -> None:
+    async def work(address: str, desk: Desk, _service: McpService) -> Any:
+        held = await slot_taken(desk)
+        async with client(address, "one") as opened:
+            waiting = asyncio.create_task(opened.call_tool(*code("FINAL(1)")))
+            await queued(desk, 1)
+            refused = await opened.call_tool(*code("FINAL(2)"))
+            await desk.cancel(held, by="test")
+            assert (await waiting).structured_content["answer"] == 1
+            return refused
+
+    limits = DeskLimits(running=1, queued_per_tenant=1)
+    found = error_of(over_http(jar, work, limits=limits))
+    assert (found["culprit"], found["code"], found["status"]) == ("refused", "queue.tenant", 503)
+    assert found["retry_after_s"] >= 1
+    assert "queue.tenant" in [call.code for call in calls(jar)]
+
+
+def test_a_client_that_gives_up_takes_its_order_out_of_the_queue(jar: Jar) -> None:
+    async def work(address: str, desk: Desk, service: McpService) -> None:
+        held = await slot_taken(desk)
+        async with client(address, "one") as opened:
+            waiting = asyncio.create_task(opened.call_tool(*code("FINAL(1)")))
+            await queued(desk, 1)
+            (listed,) = (await desk.ls(Tenant("acme"))).runs
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+            await state_of(desk, listed.run, "cancelled")
+            assert (await desk.get(listed.run)).error is not None
+            async with in_time(PATIENCE_S, "the call has ended"):
+                while service._calls:  # noqa: ASYNC110 - nobody is told of it
+                    await asyncio.sleep(0.01)
+            await desk.cancel(held, by="test")
+
+    over_http(jar, work, limits=ONE_SLOT)
+    assert [record.data["tenant"] for record in jar.records("run.started")] == ["other"]
+    (call,) = calls(jar)
+    assert (call.status, call.code, call.of is not None) == (499, "mcp.cancelled", True)
+
+
+class SlowDesk(Desk):
+    """Takes its time to say that it has an order."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.orders: list[Order] = []
+        self.may_tell = asyncio.Event()
+
+    async def submit(self, *arguments: Any, **options: Any) -> Order:
+        order = await super().submit(*arguments, **options)
+        self.orders.append(order)
+        await self.may_tell.wait()
+        return order
+
+
+def test_a_client_that_gives_up_while_its_order_is_written_ends_it(jar: Jar) -> None:
+    async def work(address: str, desk: Desk, _service: McpService) -> None:
+        assert isinstance(desk, SlowDesk)
+        async with client(address, "one") as opened:
+            waiting = asyncio.create_task(opened.call_tool(*code("while True: pass")))
+            await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+            desk.may_tell.set()
+            await state_of(desk, desk.orders[0].run, "killed")
+
+    over_http(jar, work, kind=SlowDesk)
+
+
+def test_a_drain_ends_calls_that_wait_and_calls_that_run(jar: Jar) -> None:
+    async def work(address: str, desk: Desk, _service: McpService) -> list[Any]:
+        async with client(address, "one") as opened, client(address, "two") as other:
+            running = asyncio.create_task(opened.call_tool(*code("while True: pass")))
+            await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
+            waiting = asyncio.create_task(other.call_tool(*code("FINAL(1)")))
+            await queued(desk, 1)
+            await desk.drain(0)
+            late = await other.call_tool(*code("FINAL(2)"))
+            return [error_of(one) for one in (await running, await waiting, late)]
+
+    found = over_http(jar, work, limits=ONE_SLOT)
+    assert [one["code"] for one in found] == ["run.interrupted", "run.interrupted", "service.draining"]
+    assert [one["status"] for one in found] == [503] * 3
+    assert found[2]["retry_after_s"] >= 1
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["killed"]
+
+
 @pytest.mark.parametrize("wrong", ["scripted:{work}/missing.toml", "replay:{work}", "openai:{work}"])
 def test_what_the_operator_set_up_wrong_is_told_to_the_operator_alone(
     wrong: str, jar: Jar, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> Any:
+    async def work(address: str, _desk: Desk, _service: McpService) -> Any:
         async with client(address, "one") as opened:
             return await opened.call_tool("answer_over_context", {"question": "How long?", "text": "x"})
 
@@ -359,7 +540,7 @@ def test_what_the_operator_set_up_wrong_is_told_to_the_operator_alone(
 
 
 def test_each_tool_says_what_it_takes_and_gives(jar: Jar) -> None:
-    async def work(address: str, _host: Host, _service: McpService) -> Any:
+    async def work(address: str, _desk: Desk, _service: McpService) -> Any:
         async with client(address, "one") as opened:
             return (await opened.list_tools()).tools
 
@@ -395,8 +576,9 @@ def test_the_command_serves_a_client_over_its_stdin_and_stdout(jar: Jar) -> None
     assert answered.structured_content["answer"] == 500
     assert printed.structured_content["stdout"] == "not the protocol\n"
     assert error_of(above)["code"] == "access.forbidden"
-    assert {record.data["tenant"] for record in jar.records("run.started")} == {"acme/one"}
-    assert all(call.by.startswith("user:") for call in calls(jar))
+    started = [record.data for record in jar.records("run.started")]
+    assert {data["tenant"] for data in started} == {"acme/one"}
+    assert all(by.startswith("user:") for by in [call.by for call in calls(jar)] + [data["by"] for data in started])
     assert len(calls(jar)) == 3
 
 

@@ -14,12 +14,13 @@ from belljar.access import AccessSettings, OidcSettings
 from belljar.audit import records, verify
 from belljar.audit.events import QuotaChanged
 from belljar.bounds import DIMENSION_OF, Bound, parse_bound
-from belljar.config import read_config, schema, settings
+from belljar.config import ProfileTable, read_config, schema, settings
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import Job
 from belljar.ledger import LIMITED, Changes, Limits, Quota
 from belljar.quotas import Quotas, apply_limits, open_quotas
+from belljar.service.settings import Profile, read_settings
 
 WHOLE = """
 schema = 1
@@ -44,6 +45,7 @@ audience = 'belljar'
 jwks_url = 'https://x/k'
 roles = { ops = 'operator' }
 """
+PROFILE = "schema = 1\n[service.profiles.careful]\nmodel = 'x'\n"
 
 
 @pytest.fixture
@@ -118,6 +120,15 @@ def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -
         (OIDC.replace("operator", "root"), 6, "access.oidc.roles: invalid enum value 'root'; write what the issuer"),
         (OIDC.replace("ops = 'operator'", ""), 6, "access.oidc.roles: this is empty; write what the issuer calls"),
         (OIDC.replace("https://x/k", "http://x/k"), 5, "access.oidc.jwks_url: this has to begin with https://"),
+        ("schema = 1\n[service]\nprofiles = 1\n", 3, "service.profiles: write each profile as a table, such as"),
+        (PROFILE.replace("careful", "'a b'"), 2, 'service.profiles."a b": a profile\'s name has letters, digits, dots'),
+        (PROFILE.replace("model", "sub_model"), 2, "service.profiles.careful: model is missing; write it, too"),
+        (f"{PROFILE}modle = 'x'\n", 4, "service.profiles.careful.modle: there is no such key; write one of model, sub"),
+        (f"{PROFILE}policy = 'x'\n", 4, "service.profiles.careful.policy: there is no such preset; write one of dev,"),
+        (f"{PROFILE}policy = 'strict'\nlanguage = 'python'\n", 5, "service.profiles.careful.language: strict does not"),
+        (f"{PROFILE}backend = 'x'\n", 4, "service.profiles.careful.backend: standard does not allow it; write one of"),
+        (f"{PROFILE}tenants = ['A']\n", 4, "service.profiles.careful.tenants: 'A' is not a valid tenant name"),
+        (f"{PROFILE}tenants = []\n", 4, "service.profiles.careful.tenants: expected array of length >= 1; write a"),
         ("x" * 2000, None, "a line is too long"),
     ],
 )
@@ -166,6 +177,21 @@ def test_a_limit_is_read_with_and_without_a_space(word: str, text: str, bound: B
 def test_only_a_depth_is_for_no_period_and_without_saying_so(word: str, text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a limit; use one such as"):
         parse_bound(word, text)
+
+
+def test_a_profile_says_how_a_run_goes_and_to_whom_it_is_offered(file: Path) -> None:
+    careful = "sub_model = 'y'\npolicy = 'strict'\ntenants = ['acme', 'other/a']\n"
+    text = f"{PROFILE}{careful}[service.profiles.quick]\nmodel = 'z'\n"
+    service = read_config(written(file, text)).service
+    assert service.profiles == {
+        "careful": ProfileTable(model="x", sub_model="y", policy="strict", tenants=["acme", "other/a"]),
+        "quick": ProfileTable(model="z"),
+    }
+    found = read_settings(service, {"BELLJAR_SERVICE_PROFILES": "nonsense"}, file.parent).profiles
+    assert found["quick"] == Profile(model="z")
+    levels = [Tenant(name) for name in ("acme", "acme/b", "acme2", "other", "other/a")]
+    assert [str(one) for one in levels if found["careful"].is_for(one)] == ["acme", "acme/b", "other/a"]
+    assert all(found["quick"].is_for(one) for one in levels)
 
 
 # -- what counts -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ KEYS = [(path, key) for path, table in _KEYS_OF.items() if path for key in table
 def test_it_names_every_key(path: tuple[str, ...], key: str) -> None:
     if path == ("tenants",):  # any limit of a tenant; two are shown
         return
-    assert re.search(rf"(?m)^# {key} = ", TEMPLATE) or f"[{'.'.join((*path, key))}]" in TEMPLATE
+    assert re.search(rf"(?m)^# {key} = ", TEMPLATE) or re.search(
+        rf"\[{re.escape('.'.join((*path, key)))}[.\]]", TEMPLATE
+    )
 
 
 def test_what_it_suggests_can_be_taken(tmp_path: Path) -> None:
@@ -26,6 +28,7 @@ def test_what_it_suggests_can_be_taken(tmp_path: Path) -> None:
     file.write_text(taken)
     found = read_config(file)
     assert found.service.models == ["claude-sonnet-5-5"]
+    assert found.service.profiles["careful"].tenants == ["acme"]
     assert found.access is not None
     assert found.access.oidc is not None
     assert [str(tenant) for tenant in found.tenants] == ["acme"]

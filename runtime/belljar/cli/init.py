@@ -53,6 +53,16 @@ schema = 1
 # models = ["claude-sonnet-5-5"]
 # hooks_private = false
 
+# What programs that speak a provider's API may ask for, as the model `rlm/careful`; without any, any model is taken.
+# `tenants` are those who may ask for it, and all below them.
+# [service.profiles.careful]
+# model = "claude-sonnet-5-5"
+# sub_model = "claude-haiku-4-5"
+# policy = "strict"
+# backend = "jail"
+# language = "restricted"
+# tenants = ["acme"]
+
 [access]
 # For how many days an API key is made at most.
 # key_days_max = 90

@@ -3,8 +3,9 @@
 Stdout carries the protocol and nothing else. So before anything is opened the two descriptors are moved: what prints to
 descriptor 1, here or in a process started from here, prints to stderr, and what reads descriptor 0 finds its end.
 
-The end of stdin is the end of the session; so is a signal. Either way the runs under way are ended first, as Ctrl-C
-ends them, and are in the log.
+The runs are ordered at a desk of this process, with little room: the tools work as those of a service do. The end of
+stdin is the end of the session; so is a signal. Either way the runs under way are ended first, as Ctrl-C ends them, and
+are in the log.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from belljar.cli.loop import run_async
 from belljar.errors import InvalidInput
 from belljar.host import Host
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, Tenant
+from belljar.jobs import Desk, DeskLimits
 from belljar.models import Prices
+from belljar.policy import load
 
 __all__ = ["mcp"]
 
 # Of one message: the longest text that a tool takes, in JSON, and room for the rest.
 _MESSAGE_BYTES_MAX: Final = 4 * 2**20
+# Of one client, which has no more calls under way than there are places for, and never comes back for a result.
+_LIMITS: Final = DeskLimits(queued=64, queued_per_tenant=64, queued_bytes=64 << 20, ended=64, ended_bytes=8 << 20)
 
 
 @click.command()
@@ -66,14 +71,19 @@ def mcp(models: tuple[str, ...], state: Any, tenant: str, **rest: Any) -> None:
     from belljar.service.tools import Offer
 
     caller = _User(options.user(), Tenant(tenant))
-    terms = {name: rest[name] for name in ("policy", "backend", "language")}
-    offer = Offer(models={name: name for name in models}, **terms)
+    policy = load(rest["policy"])
+    offer = Offer(
+        models={name: name for name in models}, policy=policy.name, backend=rest["backend"], language=rest["language"]
+    )
     prices = Prices.load(rest["prices"]) if rest["prices"] else None
 
     async def serve() -> None:
         read, write = _streams()
-        async with Host(state=state, config=options.config_file(), prices=prices) as host:
-            service = McpService(host, offer)
+        async with (
+            Host(state=state, config=options.config_file(), prices=prices) as host,
+            Desk(host, _LIMITS, policies={policy.name: policy}, models=models) as desk,
+        ):
+            service = McpService(desk, offer)
             try:
                 server = service.server(lambda _context: caller)
                 await server.run(read, write, server.create_initialization_options())

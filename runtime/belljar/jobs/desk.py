@@ -27,7 +27,7 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from typing import Any, Final, NamedTuple, Self, get_args
 
 import msgspec
@@ -94,14 +94,21 @@ class Desk:
 
     Args:
         policies: what a policy's name means besides presets; a name that it does not know is refused.
+        models: names that the operator offers to all who order, even if they open a file of this host.
     """
 
     def __init__(
-        self, host: Host, limits: DeskLimits | None = None, *, policies: Mapping[str, Policy] | None = None
+        self,
+        host: Host,
+        limits: DeskLimits | None = None,
+        *,
+        policies: Mapping[str, Policy] | None = None,
+        models: Collection[str] = (),
     ) -> None:
         self.host = host
         self.limits = limits or DeskLimits()
         self.policies = dict(policies or {})
+        self.models = frozenset(models)
         self._draining = False
         self._queue: FairQueue[Work] = FairQueue(
             count_max=self.limits.queued, tenant_max=self.limits.queued_per_tenant, bytes_max=self.limits.queued_bytes
@@ -233,11 +240,14 @@ class Desk:
             language=asked.language,
             models=(asked.model, asked.sub_model or asked.model),
             references=[one.ref for one in asked.contexts.values() if isinstance(one, RegisteredContext)],
+            answer_type=asked.answer_schema if isinstance(asked, Asked) else None,
         )
 
     def _check_model(self, name: str | None) -> None:
         """A name that came over a network opens no file of this host, and no run of another tenant."""
-        if name is not None and name.partition(":")[0] in _OF_FILES and not self.host.knows_model(name):
+        if name is None or name in self.models or self.host.knows_model(name):
+            return
+        if name.partition(":")[0] in _OF_FILES:
             raise InvalidInput(f"there is no model {name[:80]!a} here", code="model.unknown")
 
     def _policy(self, name: str) -> str | Policy:

@@ -3,14 +3,15 @@
 Theory of operation. The SDK speaks the protocol, and this module decides what a call may do. Each call is a task of
 ours, which the SDK's request waits for::
 
-    client ── tools/call ──▶ the SDK's request ──▶ a task: check, act, log
-           ◀── progress ────  what came last  ◀──  the run's progress
+    client ── tools/call ──▶ the SDK's request ──▶ a task: check, order, follow, log
+           ◀── progress ────  what came last  ◀──  the order's place, then the run's progress
            ◀── result ──────                  ◀──  its end
 
-Progress has one place: what a slow client did not take yet is replaced by what came after it. A client that cancels its
-request, or whose connection ends, ends the task, and that the run; the request does not wait for it, but its place is
-taken until it has ended. There are at most `CALLS_MAX` places, and of these `CALLS_PER_TENANT_MAX` for one tenant, so
-that none keeps the others out; whoever comes then is refused, and nobody waits.
+Runs wait at the desk like those of every other way in, and take their turns with them; a full queue refuses one and
+says when to come again. Progress has one place: what a slow client did not take yet is replaced by what came after it.
+A client that cancels its request, or whose connection ends, ends the task, and that cancels the order; the request does
+not wait for it, but its place is taken until it has ended. There are at most `CALLS_MAX` places for requests that wait,
+and of these `CALLS_PER_TENANT_MAX` for one tenant, so that none keeps the others out; whoever comes then is refused.
 
 Over HTTP every request stands alone: no session is kept, so none can be used by somebody else, and any process behind a
 proxy may answer. A request proves by its own credential who asks. Every call stands in the log as an `http.request`
@@ -35,7 +36,6 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Described
 
-from belljar.audit.events import HttpRequest
 from belljar.engine import Progress
 from belljar.errors import (
     BelljarError,
@@ -47,6 +47,9 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.host import Host
+from belljar.jobs import Busy, Desk
+from belljar.service.problems import retry_after
+from belljar.service.records import request_record
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
 from belljar.tasks import to_the_end
 
@@ -56,7 +59,6 @@ __all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "CALLS_PER_TENANT_MAX", "McpHttp", "Mc
 BODY_BYTES_MAX: Final = 4 * 2**20
 CALLS_MAX: Final = 64
 CALLS_PER_TENANT_MAX: Final = 16
-NOBODY: Final = "nobody"
 # As many web servers call a client that did not wait.
 _GONE: Final = 499
 _SHOWN_CHARS_MAX: Final = 80
@@ -66,6 +68,8 @@ _INSTRUCTIONS: Final = (
 )
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
+# What is done if it is asked for again.
+_LATER: Final = ("mcp.busy", "run.interrupted")
 _log = logging.getLogger("belljar.service")
 
 Scope = MutableMapping[str, Any]
@@ -74,26 +78,32 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class _Failed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a call failed, for programs: `_meta["belljar.error"]` of its result. `status` is what HTTP would answer."""
+    """Why a call failed, for programs: `_meta["belljar.error"]` of its result.
+
+    `status` is what HTTP would answer, and `retry_after_s` after how many seconds to try again, if that is known.
+    """
 
     culprit: str
     code: str
     message: str
     limit: int | None = None
     observed: int | None = None
+    retry_after_s: int | None = None
     status: int = 500
 
 
 class McpService:
-    """The tools of one host, for as many clients as come. Close it before the host.
+    """The tools of one host, for as many clients as come. Close it before the desk.
 
     Args:
+        desk: takes the runs.
         offer: what the operator lets callers use.
         demand: refuses what a caller may not do to a tenant.
     """
 
-    def __init__(self, host: Host, offer: Offer, *, demand: Demand = own_subtree) -> None:
-        self._host = host
+    def __init__(self, desk: Desk, offer: Offer, *, demand: Demand = own_subtree) -> None:
+        self._desk = desk
+        self._host = desk.host
         self._offer = offer
         self._demand = demand
         self._calls: dict[asyncio.Task[CallToolResult], str | None] = {}  # and whose they are
@@ -141,7 +151,7 @@ class McpService:
         self, caller: Caller, name: str, arguments: Mapping[str, Any] | None, session: Any
     ) -> CallToolResult:
         latest = _Latest()
-        call = Call(self._host, self._offer, caller, self._demand, latest.put)
+        call = Call(self._desk, self._offer, caller, self._demand, latest.put)
         task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(caller)))
         self._calls[task] = caller.tenant
         task.add_done_callback(self._calls.pop)
@@ -169,13 +179,17 @@ class McpService:
         try:
             result, status, code = await self._done(call, name, arguments, busy=busy)
         except asyncio.CancelledError:
-            await to_the_end(self._host.log(_request(route, call, _GONE, "mcp.cancelled")))
+            await to_the_end(self._record(call, route, _GONE, "mcp.cancelled"))
             raise
         try:
-            await self._host.log(_request(route, call, status, code))
+            await self._record(call, route, status, code)
         except BelljarError as error:
             return _failure(_failed(error))
         return result
+
+    async def _record(self, call: Call, route: str, status: int, code: str | None) -> None:
+        record = request_record(call.caller, route, status, of=call.of, code=code, tenant=call.tenant)
+        await self._host.log(record)
 
     async def _done(
         self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool
@@ -231,7 +245,7 @@ class McpHttp:
             scope["belljar.caller"] = await self._caller_of(scope)
         except Refusal as refusal:
             status = 429 if refusal.code == "access.throttled" else 401
-            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=status, code=refusal.code))
+            await self._host.log(request_record(None, "MCP", status, code=refusal.code))
             failed = _Failed("refused", refusal.code, str(refusal), status=status)
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)
@@ -244,15 +258,18 @@ class McpHttp:
 
 
 class _Latest:
-    """The latest progress of a run: each is given at most once, and none after `end` that came before it."""
+    """The latest progress of a run: each is given at most once, and none after `end` that came before it.
+
+    Before the run's turn it is a number: how many are before it.
+    """
 
     def __init__(self) -> None:
-        self._waiting: Progress | None = None
+        self._waiting: Progress | int | None = None
         self._ended = False
         self._more = asyncio.Event()
-        self._told = 0.0
+        self._told = -1.0
 
-    def put(self, progress: Progress) -> None:
+    def put(self, progress: Progress | int) -> None:
         self._waiting = progress
         self._more.set()
 
@@ -260,14 +277,14 @@ class _Latest:
         self._ended = True
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[tuple[float, Progress]]:
+    async def __aiter__(self) -> AsyncIterator[tuple[float, Progress | int]]:
         """With a number that grows each time, as the protocol wants it."""
         while not self._ended:
             await self._more.wait()
             self._more.clear()
             progress, self._waiting = self._waiting, None
             if progress is not None and not self._ended:
-                number = float(progress.turns + progress.cells + progress.reads + progress.calls)
+                number = _number(progress)
                 if number > self._told:
                     self._told = number
                     yield number, progress
@@ -312,10 +329,12 @@ def _failed(error: BelljarError) -> _Failed:
         case QuotaExceeded():
             # Numbers of a level above the caller's are somebody else's.
             told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
-            return _Failed("quota", error.code, told, *numbers, status=429)
+            return _Failed("quota", error.code, told, *numbers, retry_after(error), status=429)
         case Refusal():
-            status = 400 if isinstance(error, InvalidInput) else 503 if error.code == "mcp.busy" else 403
-            return _Failed("refused", error.code, str(error), error.limit, error.observed, status=status)
+            later = isinstance(error, Busy) or error.code in _LATER
+            status = 400 if isinstance(error, InvalidInput) else 503 if later else 403
+            numbers = (error.limit, error.observed)
+            return _Failed("refused", error.code, str(error), *numbers, retry_after(error), status=status)
         case ModelFailed():
             return _Failed("the model", "model.failed", "the model gave no answer: try again later", status=502)
         case _:
@@ -339,20 +358,15 @@ def _result(found: msgspec.Struct) -> CallToolResult:
     )
 
 
-def _request(route: str, call: Call, status: int, code: str | None) -> HttpRequest:
-    tenant = call.tenant if call.tenant is not None else call.caller.tenant
-    return HttpRequest(
-        by=call.caller.name,
-        route=route,
-        status=status,
-        tenant=None if tenant is None else str(tenant),
-        role=call.caller.role,
-        of=call.of,
-        code=code,
-    )
+def _number(progress: Progress | int) -> float:
+    if isinstance(progress, int):
+        return 0.0
+    return float(progress.turns + progress.cells + progress.reads + progress.calls)
 
 
-def _in_words(progress: Progress) -> str:
+def _in_words(progress: Progress | int) -> str:
+    if isinstance(progress, int):
+        return f"it waits for its turn, {progress} of its tenant's before it"
     return f"turn {progress.turns}, {progress.cells} cells, {progress.reads} reads, {progress.calls} model calls"
 
 

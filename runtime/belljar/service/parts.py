@@ -30,13 +30,14 @@ from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
 from belljar.jobs import OrderState
 from belljar.service.app import Extra, Make
+from belljar.service.front.offered import profiles_for
 from belljar.service.metrics import HostSources, Metrics, MetricsPage
 from belljar.service.pages import HostReader, Visitor, pages
 from belljar.service.pages.acting import DeskActions, DeskQueue
-from belljar.service.pages.demo import DEMO
 from belljar.service.pages.rendering import STATIC
 from belljar.service.records import request_record
 from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
+from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
 
@@ -81,7 +82,13 @@ def _pages(service: Service) -> Extra:
     reader = HostReader(
         service.host, version=version("belljar"), queue=DeskQueue(service.desk), environ=service.host.environ
     )
-    made = pages(reader, DeskActions(service), who=functools.partial(_visitor, service), models=models)
+    made = pages(
+        reader,
+        DeskActions(service),
+        who=functools.partial(_visitor, service),
+        models=models,
+        profiles=lambda tenant: list(profiles_for(service, tenant)),
+    )
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -174,7 +181,7 @@ class _Mcp:
 
         service = self._service
         offer = Offer(models={name: name for name in (*service.settings.models, DEMO)})
-        return McpService(service.host, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
+        return McpService(service.desk, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
 
 
 def _mcp(service: Service) -> Extra:
@@ -186,7 +193,9 @@ def _mcp(service: Service) -> Extra:
 
 
 def _metrics(traces: Sequence[Traces], service: Service) -> Extra:
-    metrics = Metrics((*service.settings.models, DEMO))
+    settings = service.settings
+    of_profiles = (model for one in settings.profiles.values() for model in (one.model, one.sub_model) if model)
+    metrics = Metrics({*settings.models, *of_profiles, DEMO})
     service.host.heard_by(metrics.observe)
 
     def queue() -> tuple[int, int]:

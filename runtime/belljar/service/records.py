@@ -25,14 +25,28 @@ class Known(Protocol):
 
 
 def request_record(
-    who: Known | None, route: str, status: int, *, of: str | None = None, code: str | None = None
+    who: Known | None,
+    route: str,
+    status: int,
+    *,
+    of: str | None = None,
+    code: str | None = None,
+    tenant: Tenant | None = None,
 ) -> HttpRequest:
-    """What the log has of it. `who` is None where that is nobody known."""
+    """What the log has of it.
+
+    Args:
+        who: None where that is nobody known.
+        of: what it was about.
+        tenant: for whom they acted, where that need not be their own.
+    """
+    if tenant is None and who is not None:
+        tenant = who.tenant
     return HttpRequest(
         by=NOBODY if who is None else who.name,
         route=route,
         status=status,
-        tenant=None if who is None or who.tenant is None else str(who.tenant),
+        tenant=None if tenant is None else str(tenant),
         role=None if who is None else who.role,
         of=None if of is None else of[:_OF_CHARS_MAX],
         code=code,

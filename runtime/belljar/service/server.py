@@ -81,7 +81,7 @@ async def serve(
         checked = Authenticator.opened(host.journal, host.audit, host.keys, access or AccessSettings())
         authenticator = await stack.enter_async_context(checked)
         key = await _first_key(authenticator, settings, access, by)
-        desk = await stack.enter_async_context(Desk(host, _limits_of(settings)))
+        desk = await stack.enter_async_context(Desk(host, _limits_of(settings), models=settings.models))
         app = application(host, desk, authenticator, settings, extras=extras)
         await _answer(app, bound, by, functools.partial(_told, ready, key), stop or asyncio.Event())
 

@@ -18,18 +18,39 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from belljar.config import ServiceTable
+from belljar.config import ProfileTable, ServiceTable
 from belljar.errors import InvalidInput
+from belljar.identity import Language, Tenant
 from belljar.units import parse_duration, parse_size
 
-__all__ = ["Network", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
+__all__ = ["DEMO", "Network", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# The model that needs no key, which is offered besides those of the settings wherever a host has it.
+DEMO: Final = "scripted:demo"
 _PREFIX: Final = "BELLJAR_SERVICE_"
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
 _LISTS: Final = ("trusted_proxies", "allowed_hosts", "models")
 _NUMBERS: Final = ("port", "queue", "queue_per_tenant", "running")
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run goes that is asked for by one name. Its fields are those of `jobs.Asked`.
+
+    Attributes:
+        tenants: those who are offered it, with all below them; None is everybody.
+    """
+
+    model: str
+    sub_model: str | None = None
+    policy: str = "standard"
+    backend: str | None = None
+    language: Language | None = None
+    tenants: tuple[Tenant, ...] | None = None
+
+    def is_for(self, tenant: Tenant) -> bool:
+        return self.tenants is None or any(one in tenant.levels for one in self.tenants)
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +58,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         models: what the playground and the tools over MCP offer; the first is their default.
+        profiles: what the front door offers besides, by name.
         hooks_private: whether a webhook may be on a private network or this machine.
         header_s: how long a client may take for the head of a request.
         body_s: how long it may take for a body, or for each part of an upload.
@@ -61,6 +83,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     running: int | None = None
     drain_s: float = 30
     models: tuple[str, ...] = ()
+    profiles: Mapping[str, Profile] = {}
     hooks_private: bool = False
     header_s: float = 10
     body_s: float = 30
@@ -88,6 +111,7 @@ def read_settings(
         InvalidInput: `config.invalid`.
     """
     told: dict[str, Any] = msgspec.structs.asdict(table)
+    del told["profiles"]  # only the file has them
     for field in told:
         if (text := environ.get(_PREFIX + field.upper())) not in (None, ""):
             told[field] = _read(field, text)
@@ -109,10 +133,16 @@ def read_settings(
             running=read.running,
             drain_s=parse_duration(read.drain),
             models=tuple(name.strip() for name in read.models),
+            profiles={name: _profile(one) for name, one in table.profiles.items()},
             hooks_private=read.hooks_private,
         )
     except msgspec.ValidationError as error:
         raise InvalidInput(f"[service] or ${_PREFIX}...: {error}; correct it", code="config.invalid") from None
+
+
+def _profile(table: ProfileTable) -> Profile:
+    tenants = None if table.tenants is None else tuple(map(Tenant, table.tenants))
+    return Profile(**{**msgspec.structs.asdict(table), "tenants": tenants})
 
 
 def check_bind(settings: ServiceSettings) -> None:

@@ -1,15 +1,19 @@
 """What a model may do with Belljar by tool calls: each tool's arguments, its result, and the host's method behind it.
 
-    answer_over_context   a run under a root model            Host.run
-    run_python            a run of given code                 Host.execute
-    search_context        a run of one line, which searches   Host.execute
+    answer_over_context   a run under a root model            Desk.submit
+    run_python            a run of given code                 Desk.submit
+    search_context        a run of one line, which searches   Desk.submit
     register_context      a text, to stay                     Host.add_context
-    list_runs, show_run   what the log has of runs            audit.read
+    list_runs, show_run   runs that wait, run or have ended   Desk.ls, the log
 
 Whoever calls is a stranger: a model that another program runs. So arguments are closed, typed and bounded, and name
 nothing of this host: a context is a text or one that the tenant has registered, a model is one of those that the
 operator offers under a name, and policy, backend and language are the operator's. A search is a run like any other, so
 that what it reads is charged, logged, and counted as read.
+
+A run is ordered at the desk, as over HTTP: it waits for its tenant's turn, and the desk's bounds, its drain and its
+list hold for it. A call lasts as long as its run, and a run no longer than its call: whoever gives up the call cancels
+the order, also one that is just being written (`Call.run`).
 
 `Offer` is the operator's side, `Caller` who calls. Nothing here knows of the protocol: that is `mcp`.
 """
@@ -23,14 +27,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
 
 from belljar.audit import Record, records
-from belljar.audit.choosing import Wanted, chosen
 from belljar.audit.events import (
     AnswerGiven,
     CellFinished,
@@ -47,9 +49,13 @@ from belljar.context import Document, FileSource
 from belljar.engine import Limit, Progress, Result
 from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
-from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
-from belljar.models import Model
-from belljar.policy import Policy
+from belljar.identity import DEFAULT_TENANT, Language, RunId, Tenant
+from belljar.jobs import Asked, Context, Desk, NoSuchRun, Order, OrderState, RegisteredContext, TextContext
+from belljar.jobs.orders import INTERRUPTED, QUEUED, RUNNING
+from belljar.service.outcomes import unanswered
+from belljar.service.records import Known
+from belljar.streaming import ResultEvent
+from belljar.tasks import to_the_end
 
 __all__ = [
     "TEXT_CHARS_MAX",
@@ -81,6 +87,8 @@ HITS_MAX: Final = 100
 # Of what a program printed; its answer is bounded by the policy.
 OUTPUT_CHARS_MAX: Final = 50_000
 CELLS_MAX: Final = 200
+# Of the list of runs, each of which the desk fills from a thousand runs at most.
+_PAGES_MAX: Final = 20
 _CODES_MAX: Final = 50
 
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -96,20 +104,12 @@ _Contexts = Annotated[
 _Model = Annotated[str, Meta(max_length=128)]
 
 
-class Caller(Protocol):
-    """Who calls, as they have proved: `access.Principal` is one. The tenant None is the whole host."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def tenant(self) -> Tenant | None: ...
-    @property
-    def role(self) -> str: ...
-
-
+# Who calls, as they have proved: `access.Principal` is one.
+Caller: TypeAlias = Known
 # Refuses what a caller may not do to a tenant: `access.demand` does.
 Demand = Callable[[Any, Any, Tenant | None], None]
-Tell = Callable[[Progress], None]
+# Hears what a run has done so far; before its turn has come, how many of its tenant's orders are before it.
+Tell = Callable[[Progress | int], None]
 
 
 def own_subtree(caller: Caller, _action: str, tenant: Tenant | None) -> None:
@@ -129,21 +129,21 @@ class Offer:
     """What the operator lets callers use.
 
     Attributes:
-        models: root models and sub-models by the name under which callers know them; the first is the default. None of
-            them may be called if there are none.
-        policy, backend, language: as of `Host.run`, of every run.
+        models: names of root models and sub-models by the names under which callers know them; the first is the
+            default. None may be called if there are none. The desk has to take them.
+        policy, backend, language: as of `jobs.Asked`, of every run.
     """
 
-    models: Mapping[str, str | Model] = field(default_factory=dict)
-    policy: str | Path | Policy = "standard"
-    backend: BackendName | str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    policy: str = "standard"
+    backend: str | None = None
     language: Language | None = None
 
     @property
     def terms(self) -> dict[str, Any]:
         return {"policy": self.policy, "backend": self.backend, "language": self.language}
 
-    def model(self, name: str | None) -> str | Model:
+    def model(self, name: str | None) -> str:
         """The model that a caller names, or the default.
 
         Raises:
@@ -210,7 +210,9 @@ class _Search(_Arguments, frozen=True):
 class _List(_Arguments, frozen=True):
     """Arguments of `list_runs`."""
 
-    status: Annotated[str, Meta(max_length=32, description="Such as ok, error, quota, or unfinished.")] | None = None
+    status: Annotated[str, Meta(max_length=32, description="Such as queued, running, ok, error or quota.")] | None = (
+        None
+    )
     limit: Annotated[int, Meta(ge=1, le=RUNS_MAX)] = 20
 
 
@@ -283,12 +285,12 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A run in a list; `status` is None while it is under way."""
+    """A run in a list. `status` is how it ended, or that it is queued or running; `started` is None before its turn."""
 
     run: str
     tenant: str
-    started: datetime
-    status: str | None
+    started: datetime | None
+    status: str
     root_model: str | None
     cost_nanousd: int | None
 
@@ -300,25 +302,28 @@ class Runs(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log has of one run, without any text. `cells` are the statuses of its first cells."""
+    """What the log has of one run, without any text. `cells` are the statuses of its first cells.
+
+    `status` is as in `list_runs`. Of a run that waits for its turn the log has nothing.
+    """
 
     run: str
     tenant: str
-    started: datetime
-    status: str | None
-    code: str | None
+    started: datetime | None
+    status: str
+    code: str | None = None
     root_model: str | None
     sub_model: str | None
     policy: str | None
     backend: str | None
     by: str | None
-    cells: list[str]
-    queries: dict[str, int]
-    refusals: dict[str, int]
-    calls: int
-    cost_nanousd: int
-    wall_ms: int | None
-    records: int
+    cells: list[str] = []
+    queries: dict[str, int] = {}
+    refusals: dict[str, int] = {}
+    calls: int = 0
+    cost_nanousd: int = 0
+    wall_ms: int | None = None
+    records: int = 0
 
 
 # --------------------------------------------------------------------------------------------------------------- tools
@@ -328,13 +333,17 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class Call:
     """One call: who calls what for, and what became of it. `of` is the run or context that it is about."""
 
-    host: Host
+    desk: Desk
     offer: Offer
     caller: Caller
     demand: Demand
     tell: Tell
     of: str | None = None
     tenant: Tenant | None = None
+
+    @property
+    def host(self) -> Host:
+        return self.desk.host
 
     def act(self, action: str, wanted: str | None) -> Tenant:
         """The tenant for whom the caller acts.
@@ -347,51 +356,89 @@ class Call:
         self.tenant = tenant
         return tenant
 
-    def sources(self, wish: _Ask | _Code, tenant: Tenant) -> dict[str, Any]:
+    def contexts(self, wish: _Ask | _Code, tenant: Tenant) -> dict[str, Context]:
         """The `context` and `contexts` of a run.
 
         Raises:
-            InvalidInput: there are two, or there is no such context.
+            InvalidInput: there are two.
         """
-        if wish.context is not None and wish.text is not None:
-            raise InvalidInput("there are both context and text: give one of them", code="context.two")
-        first: FileSource | Document | None = None if wish.text is None else _source(wish.text)
+        found: dict[str, Context] = {name: RegisteredContext(ref) for name, ref in wish.contexts.items()}
+        first = [one for one in (wish.context, wish.text, found.get("context")) if one is not None]
+        if len(first) > 1:
+            raise InvalidInput("there are several of context and text: give one of them", code="context.two")
+        if wish.text is not None:
+            found["context"] = TextContext(wish.text)
         if wish.context is not None:
-            first = self.registered(wish.context, tenant)
-        more = {name: self.registered(reference, tenant) for name, reference in wish.contexts.items()}
-        return {"context": first, "contexts": more}
+            found["context"] = RegisteredContext(wish.context)
+        if wish.context is not None or wish.contexts:
+            self.demand(self.caller, "context.read", tenant)
+        return found
 
     def registered(self, reference: str, tenant: Tenant) -> Document:
         self.demand(self.caller, "context.read", tenant)
         return self.host.registered(reference, tenant=tenant)
 
+    async def run(self, asked: Asked, tenant: Tenant) -> RunDone:
+        """Order a run, and follow it to its end. Whoever goes away meanwhile ends it.
+
+        Raises:
+            Busy, Refusal, HostFault: as `Desk.submit`, or it ended without a result.
+        """
+        placing = asyncio.create_task(self.desk.submit(asked, tenant=tenant, by=self.caller.name))
+        try:
+            self.of = (await asyncio.shield(placing)).run
+            result = await self._followed(self.of)
+        except asyncio.CancelledError:
+            await to_the_end(self._given_up(placing))
+            raise
+        return await _done(result)
+
+    async def _followed(self, run: str) -> Result:
+        if (waiting := self.desk.waiting(run)) is not None:
+            self.tell(waiting.place or 0)
+        result = None
+        async with contextlib.aclosing(self.desk.events(run)) as events:
+            async for _, event in events:
+                if isinstance(event, ResultEvent):
+                    result = event.result
+                elif (live := self.host.live_run(run)) is not None:
+                    self.tell(live.progress)
+        state = await self.desk.get(run)
+        if result is None or state.state == INTERRUPTED:
+            raise unanswered(state)
+        return result
+
+    async def _given_up(self, placing: asyncio.Task[Order]) -> None:
+        """Nobody waits any more: cancel the order, once it is there."""
+        await asyncio.wait([placing])
+        if not placing.cancelled() and placing.exception() is None:
+            self.of = placing.result().run
+            with contextlib.suppress(NoSuchRun):  # it had ended, and is forgotten
+                await self.desk.cancel(self.of, by=self.caller.name)
+
 
 async def _answer_over_context(call: Call, wish: _Ask) -> RunDone:
     tenant = call.act("run", wish.tenant)
-    result = await call.host.run(
-        wish.question,
-        **call.sources(wish, tenant),
+    asked = Asked(
+        question=wish.question,
+        contexts=call.contexts(wish, tenant),
         model=call.offer.model(wish.model),
         sub_model=None if wish.sub_model is None else call.offer.model(wish.sub_model),
-        answer_type=wish.answer_schema,
-        tenant=tenant,
-        on_progress=call.tell,
+        answer_schema=wish.answer_schema,
         **call.offer.terms,
     )
-    return await _done(call, result)
+    return await call.run(asked, tenant)
 
 
 async def _run_python(call: Call, wish: _Code) -> RunDone:
     tenant = call.act("run", wish.tenant)
-    result = await call.host.execute(
-        wish.code,
-        **call.sources(wish, tenant),
+    asked = Asked(
+        code=wish.code,
+        contexts=call.contexts(wish, tenant),
         sub_model=None if wish.sub_model is None else call.offer.model(wish.sub_model),
-        tenant=tenant,
-        on_progress=call.tell,
         **call.offer.terms,
     )
-    return await _done(call, result)
+    return await call.run(asked, tenant)
 
 
 async def _register_context(call: Call, wish: _Register) -> Registered:
@@ -420,8 +467,8 @@ async def _search_context(call: Call, wish: _Search) -> Found:
     tenant = call.act("run", wish.tenant)
     document = call.registered(wish.context, tenant)
     code = _SEARCH.format(pattern=wish.pattern, limit=wish.limit, items=document.kind != "text")
-    result = await call.host.execute(code, context=document, tenant=tenant, on_progress=call.tell, **call.offer.terms)
-    done = await _done(call, result)
+    contexts: dict[str, Context] = {"context": RegisteredContext(f"sha256:{document.sha256}")}
+    done = await call.run(Asked(code=code, contexts=contexts, **call.offer.terms), tenant)
     if done.status != "ok":
         what = done.error.message if done.error is not None else done.status
         code = done.limit.code if done.limit is not None else "search.failed"
@@ -434,20 +481,52 @@ async def _list_runs(call: Call, wish: _List) -> Runs:
     tenant = Tenant(wish.tenant) if wish.tenant is not None else call.caller.tenant
     call.demand(call.caller, "run.read", tenant)
     call.tenant = tenant
-    wanted = Wanted(tenant=None if tenant is None else str(tenant), status=wish.status)
-    found = await asyncio.to_thread(chosen, call.host.state.journal, wanted, wish.limit)
-    return Runs(
-        [
-            Listed(run.run, run.tenant or "", _time(run.started_ns), run.status, run.root_model, run.cost_nanousd)
-            for run in found
-        ]
-    )
+    found: list[OrderState] = []
+    after = None
+    for _ in range(_PAGES_MAX):
+        page = await call.desk.ls(tenant, status=wish.status, after=after, limit=wish.limit - len(found))
+        found += page.runs
+        after = page.after
+        if after is None or len(found) == wish.limit:
+            break
+    return Runs([_listed(state) for state in reversed(found)])
+
+
+def _listed(state: OrderState) -> Listed:
+    started = None if state.started_ns is None else _time(state.started_ns)
+    return Listed(state.run, state.tenant, started, state.state, state.model, state.cost_nanousd)
 
 
 async def _show_run(call: Call, wish: _Show) -> Shown:
     run = RunId(wish.run)
     call.of = str(run)
+    if (waiting := call.desk.waiting(run)) is not None:
+        _check_known(call, run, waiting.tenant)
+        return _not_begun(waiting)
     return await asyncio.to_thread(_shown, call, run)
+
+
+def _check_known(call: Call, run: str, tenant: str) -> None:
+    """Refuse what the caller may not know of, as if it were not there."""
+    try:
+        call.demand(call.caller, "run.read", Tenant(tenant))
+    except Refusal:
+        raise NoSuchRun(run) from None
+    call.tenant = Tenant(tenant)
+
+
+def _not_begun(state: OrderState) -> Shown:
+    return Shown(
+        run=state.run,
+        tenant=state.tenant,
+        started=None,
+        status=QUEUED,
+        root_model=state.model,
+        sub_model=state.sub_model,
+        policy=state.policy,
+        backend=state.backend,
+        by=state.by,
+    )
 
 
 def _shown(call: Call, run: RunId) -> Shown:
@@ -456,14 +535,9 @@ def _shown(call: Call, run: RunId) -> Shown:
     with contextlib.closing(cast("Generator[Record, None, None]", records(call.host.state.journal, run))) as found:
         first = next(found, None)
         begun = None if first is None else first.typed
-        unknown = InvalidInput(f"there is no run {run}: list_runs lists them", code="run.unknown")
         if first is None or not isinstance(begun, RunStarted):
-            raise unknown
-        try:
-            call.demand(call.caller, "run.read", Tenant(begun.tenant))
-        except Refusal:
-            raise unknown from None
-        call.tenant = Tenant(begun.tenant)
+            raise NoSuchRun(run)
+        _check_known(call, run, begun.tenant)
         tally = _Tally()
         for record in found:
             tally.feed(record)
@@ -473,7 +547,7 @@ def _shown(call: Call, run: RunId) -> Shown:
         run=str(run),
         tenant=begun.tenant,
         started=_time(first.time_ns),
-        status="abandoned" if isinstance(ended, RunAbandoned) else finished.status if finished is not None else None,
+        status=INTERRUPTED if isinstance(ended, RunAbandoned) else finished.status if finished is not None else RUNNING,
         code=finished.code if finished is not None else None,
         root_model=begun.root_model,
         sub_model=begun.sub_model,
@@ -587,8 +661,7 @@ def _source(text: str) -> FileSource:
     return FileSource(io.BytesIO(text.encode()), "utf-8", "strict", False)
 
 
-async def _done(call: Call, result: Result) -> RunDone:
-    call.of = str(result.run)
+async def _done(result: Result) -> RunDone:
     error = None
     if result.error is not None:
         ours = result.status == "host_fault"

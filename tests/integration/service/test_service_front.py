@@ -11,8 +11,12 @@ import openai
 import pytest
 
 from belljar import ModelReply, ModelRequest, Usage
-from belljar.models import FREE
-from tests.integration.service.support import Serving, connected, head, serving
+from belljar.identity import Tenant
+from belljar.models import FREE, Model
+from belljar.service.pages import DemoModel
+from belljar.service.parts import parts
+from belljar.service.settings import Profile
+from tests.integration.service.support import Serving, connected, head, problem, serving
 from tests.integration.support import Jar, until
 
 LONG = "\n".join(f"user {number} logged in" for number in range(2000))
@@ -45,8 +49,8 @@ def claude(service: Serving, key: str | None = None) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=service.url, api_key=key or service.key, max_retries=0)
 
 
-def gpt(service: Serving) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.key, max_retries=0)
+def gpt(service: Serving, key: str | None = None) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{service.url}/v1", api_key=key or service.key, max_retries=0)
 
 
 def test_the_messages_api_answers_over_a_long_message(service: Serving) -> None:
@@ -108,6 +112,93 @@ def test_the_chat_completions_api_streams(service: Serving) -> None:
     assert "".join(one.choices[0].delta.content or "" for one in chunks if one.choices) == "2000 lines"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 10
+
+
+# -- which models ------------------------------------------------------------------------------------------------------
+
+
+PROFILES = {
+    "careful": Profile(model="scripted:oracle", policy="strict", sub_model="scripted:demo", language="restricted"),
+    "ours": Profile(model="scripted:oracle", tenants=(Tenant("acme"),)),
+}
+
+
+@pytest.fixture
+def chosen(jar: Jar) -> Iterator[Serving]:
+    """A service whose operator says which models there are."""
+    models: list[Model] = [Oracle(), DemoModel()]
+    with serving(jar, models=models, profiles=PROFILES, options={"extras": parts()}) as running:
+        yield running
+
+
+def test_a_profile_says_how_the_run_of_its_name_goes(chosen: Serving) -> None:
+    ask = [{"role": "user", "content": f"{LONG}\n\nHow many?"}]
+    with claude(chosen) as client:
+        message = client.messages.create(model="rlm/careful", max_tokens=10, messages=ask)  # type: ignore[arg-type]
+    with gpt(chosen) as other:
+        completion = other.chat.completions.create(model="rlm/careful", messages=ask)  # type: ignore[arg-type]
+    assert message.model == completion.model == "rlm/careful"
+    with chosen.client() as admin:
+        for run in (message.id.removeprefix("msg_"), completion.id.removeprefix("chatcmpl-")):
+            state = admin.get(f"/v1/runs/{run}").json()
+            assert (state["state"], state["model"], state["sub_model"]) == ("ok", "scripted:oracle", "scripted:demo")
+            assert (state["policy"], state["language"]) == ("strict", "restricted")
+
+
+def test_each_sdk_lists_what_its_caller_may_name(chosen: Serving) -> None:
+    runner = chosen.key_of("runner", "acme/a")
+    of_all, of_acme = ["rlm/careful", "rlm/scripted:demo"], ["rlm/careful", "rlm/ours", "rlm/scripted:demo"]
+    for key, names in ((chosen.key, of_all), (runner, of_acme)):
+        with claude(chosen, key) as client, gpt(chosen, key) as other:
+            assert [one.id for one in client.models.list()] == names
+            found = client.models.list(limit=1)
+            assert ([one.id for one in found.data], found.has_more, found.last_id) == (names[:1], True, names[0])
+            assert [one.id for one in found] == names  # page by page
+            assert (found.data[0].display_name, found.data[0].type) == ("careful", "model")
+            listed = other.models.list()
+            assert (listed.object, [one.id for one in listed]) == ("list", names)
+            assert {(one.object, one.created, one.owned_by) for one in listed} == {("model", 0, "belljar")}
+    with chosen.client(chosen.key_of("auditor", "acme")) as auditor:
+        problem(auditor.get("/v1/models"), 403, "access.forbidden")
+    with chosen.client() as admin:
+        problem(admin.get("/v1/models", params={"after_id": "rlm/ours"}), 422, "page.cursor")
+
+
+def test_a_model_that_is_not_offered_is_not_found_and_those_that_are_get_named(chosen: Serving) -> None:
+    ask = [{"role": "user", "content": "What?"}]
+    for model in ("rlm/ours", "rlm/scripted:oracle", "rlm/claude-opus", "careful", "rlm/", "gpt"):
+        with claude(chosen) as client, pytest.raises(anthropic.NotFoundError, match="use rlm/careful or") as refused:
+            client.messages.create(model=model, max_tokens=1, messages=ask)  # type: ignore[arg-type]
+        assert refused.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+        with gpt(chosen) as other, pytest.raises(openai.NotFoundError, match="rlm/scripted:demo") as missing:
+            other.chat.completions.create(model=model, messages=ask)  # type: ignore[arg-type]
+        assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with claude(chosen, chosen.key_of("runner", "acme")) as client:
+        assert client.messages.create(model="rlm/ours", max_tokens=1, messages=ask).content  # type: ignore[arg-type]
+
+
+def test_without_profiles_any_model_may_be_named(service: Serving) -> None:
+    ask = [{"role": "user", "content": "What?"}]
+    with gpt(service) as client:
+        assert client.chat.completions.create(model=MODEL, messages=ask).choices  # type: ignore[arg-type]
+        with pytest.raises(openai.NotFoundError) as refused:
+            client.chat.completions.create(model="rlm/nobody", messages=ask)  # type: ignore[arg-type]
+    assert refused.value.code == "model_not_found"
+
+
+def test_the_playground_offers_profiles_and_orders_by_them(chosen: Serving) -> None:
+    with chosen.nobody() as browser:
+        browser.headers.update({"origin": chosen.url, "sec-fetch-site": "same-origin"})
+        browser.post("/login", data={"key": chosen.key, "next": "/runs"})
+        page = browser.get("/playground", params={"tenant": "acme"}).text
+        assert '<option value="rlm/ours">' in page
+        assert '<option value="rlm/ours">' not in browser.get("/playground", params={"tenant": "other"}).text
+        form = {"token": page.partition('name="token" value="')[2].partition('"')[0], "tenant": "acme", "text": "a"}
+        form |= {"question": "What?", "model": "rlm/careful", "policy": "standard"}
+        run = browser.post("/playground", data=form).headers["location"].removeprefix("/runs/")
+    with chosen.client() as admin:
+        state = admin.get(f"/v1/runs/{run}").json()
+    assert (state["model"], state["policy"]) == ("scripted:oracle", "strict")
 
 
 def test_refusals_are_the_sdks_own_errors(service: Serving) -> None:

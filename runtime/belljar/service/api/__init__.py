@@ -1,7 +1,7 @@
 """All routes, subject by subject."""
 
 from belljar.service.api import audit, contexts, health, hooks, keys, policies, quotas, runs, sessions, uploads
-from belljar.service.front import anthropic, openai
+from belljar.service.front import anthropic, models, openai
 from belljar.service.routes import Route
 
 __all__ = ["ROUTES"]
@@ -19,4 +19,5 @@ ROUTES: tuple[Route, ...] = (
     *health.ROUTES,
     *anthropic.ROUTES,
     *openai.ROUTES,
+    *models.ROUTES,
 )

@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import asked, said
-from belljar.service.front.running import answer_of, finished, ordered, progress, split, told
+from belljar.service.front.asked import said
+from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
@@ -44,7 +44,7 @@ class MessageIn(msgspec.Struct, frozen=True):
 
 
 class MessagesAsked(msgspec.Struct, frozen=True):
-    """A request as the Messages API has it. `model` is `rlm/` and a model's name. What is not here has no effect."""
+    """A request as the Messages API has it. `model` is one of `/v1/models`. What is not here has no effect."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=1000)]
@@ -100,7 +100,7 @@ async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
     system = "\n".join(one.text for one in said("system", body.system, "blocks"))
     conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
-    run = await ordered(asking, asked(body.model, system, conversation))
+    run = await begun(asking, body.model, system, conversation)
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)

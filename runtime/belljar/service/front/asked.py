@@ -17,10 +17,11 @@ from typing import Final, NamedTuple, Protocol
 
 from belljar.errors import InvalidInput
 from belljar.jobs import Asked, Context, TextContext
+from belljar.service.front.offered import ordered
+from belljar.service.settings import Profile
 
-__all__ = ["MODEL_PREFIX", "Said", "asked", "said"]
+__all__ = ["Said", "asked", "said"]
 
-MODEL_PREFIX: Final = "rlm/"
 # A text up to this length is a question as a whole.
 _QUESTION_CHARS_MAX: Final = 4000
 
@@ -57,20 +58,12 @@ def said(role: str, content: str | Sequence[Piece], pieces: str) -> list[Said]:
     return [Said(role, piece.text) for piece in content]
 
 
-def asked(model: str, system: str, conversation: Sequence[Said]) -> Asked:
+def asked(profile: Profile, system: str, conversation: Sequence[Said]) -> Asked:
     """The order that a conversation is.
 
-    Args:
-        model: `rlm/` and the name of a model.
-
     Raises:
-        InvalidInput: `front.model`; `front.question`: the user does not ask anything.
+        InvalidInput: `front.question`: the user does not ask anything.
     """
-    name = model.removeprefix(MODEL_PREFIX)
-    if name == model or not name:
-        raise InvalidInput(
-            f"there is no model {model[:80]!a} here: write {MODEL_PREFIX} and a model's name", code="front.model"
-        )
     pieces = [one for one in conversation if one.text.strip()]
     if not pieces or pieces[-1].role != "user":
         raise InvalidInput("the last message has to be the user's, and to ask something", code="front.question")
@@ -86,7 +79,7 @@ def asked(model: str, system: str, conversation: Sequence[Said]) -> Asked:
         before = [*before, Said("user", rest)]
     if before:
         contexts["conversation"] = TextContext("\n\n".join(f"{one.role}: {one.text}" for one in before))
-    return Asked(question=f"{system.strip()}\n\n{question}".strip(), model=name, contexts=contexts)
+    return ordered(profile, contexts, question=f"{system.strip()}\n\n{question}".strip())
 
 
 def _split(text: str) -> tuple[str, str]:

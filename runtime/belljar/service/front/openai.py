@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import asked, said
-from belljar.service.front.running import answer_of, finished, ordered, progress, split, told
+from belljar.service.front.asked import said
+from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
@@ -55,7 +55,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class ChatAsked(msgspec.Struct, frozen=True):
-    """A request as the Chat Completions API has it. `model` is `rlm/` and a model's name. The rest has no effect."""
+    """A request as the Chat Completions API has it. `model` is one of `/v1/models`. The rest has no effect."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1000)]
@@ -99,7 +99,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatFault(msgspec.Struct, frozen=True):
-    """What was wrong; `code` is ours."""
+    """What was wrong; `code` is ours, but for `model_not_found`."""
 
     message: str
     type: str
@@ -115,6 +115,8 @@ class ChatError(msgspec.Struct, frozen=True):
 
 def _error(problem: Problem) -> ChatError:
     kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    if problem.code == "front.model":  # for which programs look by the name that the API has for it
+        return ChatError(ChatFault(problem.detail, kind, "model_not_found", "model"))
     return ChatError(ChatFault(problem.detail, kind, problem.code, problem.at))
 
 
@@ -125,7 +127,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
     system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
     conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
-    run = await ordered(asking, asked(body.model, system, conversation))
+    run = await begun(asking, body.model, system, conversation)
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)

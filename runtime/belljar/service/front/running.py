@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.errors import HostFault, InvalidInput, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.heavy import SLICE_BYTES
-from belljar.jobs import Asked, OrderState
+from belljar.jobs import OrderState
+from belljar.service.front.asked import Said, asked
+from belljar.service.front.offered import no_model, offered, profile_of
+from belljar.service.outcomes import unanswered
 from belljar.service.routes import Asking
 from belljar.service.scopes import ended
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
-__all__ = ["answer_of", "finished", "ordered", "progress", "split", "told"]
+__all__ = ["answer_of", "begun", "finished", "progress", "split", "told"]
 
 
-async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
-    """Order the run for the caller's own tenant; its id."""
+async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequence[Said]) -> str:
+    """Order the run that a conversation is, for the caller's own tenant; its id.
+
+    Args:
+        model: as the caller names it.
+
+    Raises:
+        InvalidInput: `front.model`, `front.question`.
+        Refusal, HostFault: as `Desk.submit`.
+    """
+    tenant = asking.named(None)
+    profile = profile_of(asking.service, model, tenant)
     idem = asking.request.headers.get("idempotency-key", "")
-    order = await asking.desk.submit(asked, tenant=asking.named(None), by=asking.by, idem=idem)
+    try:
+        order = await asking.desk.submit(asked(profile, system, said), tenant=tenant, by=asking.by, idem=idem)
+    except InvalidInput as error:
+        if error.code != "model.unknown" or model in offered(asking.service, tenant):
+            raise
+        raise no_model(asking.service, model, tenant) from error  # the caller's own name: as the provider would say it
     asking.let_go()  # the queue counts it now
     asking.about = order.run
     return order.run
@@ -42,8 +60,7 @@ def _result(state: OrderState) -> Result:
     if state.result is not None:
         answer_of(state.result)
         return state.result
-    why = state.error.message if state.error is not None else f"the run {state.run} is {state.state}"
-    raise Refusal(why, code=f"run.{state.state}")
+    raise unanswered(state)
 
 
 def answer_of(result: Result) -> str:

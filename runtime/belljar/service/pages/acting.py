@@ -13,13 +13,14 @@ from typing import Any, Final, cast
 
 from belljar.errors import PolicyDenied
 from belljar.identity import Language, Tenant
-from belljar.jobs import Asked as Ordered
 from belljar.jobs import Busy, Context, Desk, OrderState, RegisteredContext, TextContext
 from belljar.ledger import Period
 from belljar.replay import Replays
+from belljar.service.front.offered import ordered, profiles_for
 from belljar.service.pages.seams import Asked, Forked, Login, Visitor, Waiting
 from belljar.service.records import request_record
 from belljar.service.routes import Service
+from belljar.service.settings import Profile
 
 __all__ = ["DeskActions", "DeskQueue"]
 
@@ -82,12 +83,10 @@ class DeskActions:
             name = f"context{number + 1}" if asked.text or number else "context"
             contexts[name] = RegisteredContext(f"sha256:{digest}")
         language = cast("Language | None", asked.language or None)
-        common: dict[str, Any] = {"contexts": contexts, "policy": asked.policy, "language": language}
-        model = asked.model or None
-        if asked.question:
-            wanted = Ordered(question=asked.question, model=model, **common)
-        else:
-            wanted = Ordered(code=asked.code, sub_model=model, **common)
+        profile = profiles_for(self._service, asked.tenant).get(asked.model)
+        if profile is None:
+            profile = Profile(model=asked.model, policy=asked.policy, language=language)
+        wanted = ordered(profile, contexts, question=asked.question or None, code=asked.code or None)
         return (await self._service.desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
 
     async def fork(self, visitor: Visitor, forked: Forked) -> str:

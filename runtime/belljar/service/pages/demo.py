@@ -6,10 +6,10 @@ from typing import Final
 
 from belljar.models import FREE, ModelReply, ModelRequest, Rates
 from belljar.models.scripted import scripted_reply
+from belljar.service.settings import DEMO
 
-__all__ = ["DEMO", "DemoModel"]
+__all__ = ["DemoModel"]
 
-DEMO: Final = "scripted:demo"
 _LOOK: Final = """I look at the context first, if there is one.
 
 ```repl

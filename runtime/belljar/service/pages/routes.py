@@ -30,10 +30,10 @@ from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
-from belljar.service.pages.demo import DEMO
 from belljar.service.pages.reading import NOT_THERE
 from belljar.service.pages.rendering import HEADERS, STATIC
 from belljar.service.pages.seams import Actions, Asked, Forked, Reader, RunFilter, Visitor
+from belljar.service.settings import DEMO
 
 __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
 
@@ -60,6 +60,10 @@ _STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden
 _NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
 
 
+def _no_profiles(_: Tenant) -> Sequence[str]:
+    return ()
+
+
 def pages(
     reader: Reader,
     actions: Actions,
@@ -67,6 +71,7 @@ def pages(
     who: Who,
     api: str = "/v1",
     models: Sequence[str] = (DEMO,),
+    profiles: Callable[[Tenant], Sequence[str]] = _no_profiles,
     clock: Callable[[], float] = time.time,
 ) -> list[Route]:
     """The routes of all pages, for the root of a service.
@@ -75,9 +80,10 @@ def pages(
         who: tells who sends a request, by the cookie named `SESSION`.
         api: where the API is: exports and live events are links to it.
         models: what the playground offers; the first is the one that is chosen at first.
+        profiles: what it offers to a tenant besides, each with a policy of its own.
         clock: the time in seconds since the epoch.
     """
-    made = _Pages(reader, actions, who, api, models, clock)
+    made = _Pages(reader, actions, who, api, models, profiles, clock)
 
     def get(path: str, page: _Page) -> Route:
         return Route(path, functools.partial(made.visited, page), methods=["GET"])
@@ -147,6 +153,7 @@ class _Pages:
         who: Who,
         api: str,
         models: Sequence[str],
+        profiles: Callable[[Tenant], Sequence[str]],
         clock: Callable[[], float],
     ) -> None:
         self._reader = reader
@@ -154,6 +161,7 @@ class _Pages:
         self._who = who
         self._api = api
         self._models = models
+        self._profiles = profiles
         self._clock = clock
 
     async def visited(self, page: _Page, request: Request) -> Response:
@@ -421,6 +429,7 @@ class _Pages:
             tenant=str(tenant),
             contexts=contexts[:200],
             models=self._models,
+            profiles=self._profiles(tenant),
             policies=sorted(presets()),
             languages=LANGUAGES,
         )
