@@ -17,7 +17,7 @@ from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
+from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, Service, encode
 from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
@@ -125,7 +125,8 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     body, desk = asking.body, asking.desk
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
     idem = asking.request.headers.get("idempotency-key", "")
-    made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
+    tenant, caller = asking.named(body.tenant), asking.caller
+    made = await desk.submit(asked, tenant=tenant, by=asking.by, idem=idem, caller=caller)
     asking.about = made.run
     state = await _awaited(asking, made.run)
     told = Ordered(run=made.run, made=made.made, retries=made.retries, state=without_turns(state))
@@ -176,11 +177,12 @@ async def _covered(asking: Asking[CoverageQuery, None]) -> Coverage:
 async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     form, run = asking.query.format, asking.params["run"]
     log, keys = asking.host.state.journal, asking.host.keys
+    caller = asking.desk.caller_of(run)
 
     @contextlib.contextmanager
     def made() -> Iterator[Iterator[bytes]]:
         with open_kept(log, keys) as contents:
-            yield exported(log, records_below(log, run), form, contents, keys)
+            yield exported(log, records_below(log, run), form, contents, keys, caller=caller)
 
     media, suffix = _MEDIA[form]
     headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
@@ -254,6 +256,7 @@ ROUTES = (
         headers={
             **_PREFER,
             "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
+            **TRACEPARENT,
         },
         answer_headers={"Location": "The run."},
     ),

@@ -22,7 +22,8 @@ _LOOK_S: Final = 2.0
 async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
     """Order the run for the caller's own tenant; its id."""
     idem = asking.request.headers.get("idempotency-key", "")
-    order = await asking.desk.submit(asked, tenant=asking.named(None), by=asking.by, idem=idem)
+    tenant, caller = asking.named(None), asking.caller
+    order = await asking.desk.submit(asked, tenant=tenant, by=asking.by, idem=idem, caller=caller)
     asking.about = order.run
     return order.run
 
