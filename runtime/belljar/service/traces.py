@@ -87,7 +87,7 @@ class Traces:
         self._version = metadata.version("belljar")
         self._waiting: queue.Queue[str | None] = queue.Queue(WAITING_MAX)
         self._refused: set[str] = set()
-        # Runs that began here and whose last spans are not sent yet.
+        # Runs that began here and whose last spans are not sent yet. The writer's thread adds to them, both take away.
         self._followed: set[str] = set()
         # Those of them that were under way when the thread looked; each has what the log has up to the record `_seq`.
         self._trees: dict[str, LiveSpans] = {}
@@ -107,8 +107,7 @@ class Traces:
         return self.dropped, self.sent
 
     def observe(self, run: str, event: Event) -> None:
-        """Hear a record, in the thread that writes it. What matters is where a run that is nobody's child begins and
-        ends."""
+        """Hear a record, in the thread that writes it: that a run which is nobody's child began or ended."""
         if "." in run or not isinstance(event, RunStarted | RunFinished | RunAbandoned):
             return
         if isinstance(event, RunStarted):
@@ -192,6 +191,7 @@ class Traces:
         for run in new:
             try:
                 self._trees[run] = self._read(run, self._seq)
+                self._keep_few()
             except BelljarError as error:
                 self._let_go(run)
                 self._say(f"{type(error).__name__}: {error}")
