@@ -18,7 +18,7 @@ does not fit is given up, and so is a run whose last spans the collector did not
 said once for each trouble. The thread holds up neither the loop nor the end of the process.
 
 What was said is in no span, unless the operator asks for it (`contents`). That somebody reads a run stands in the log
-before it is read, as for everybody: a `log.read` by `telemetry`, one for each run.
+before it is read, as for everybody: in a `log.read` by `telemetry`, however often there is something new in it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ WAITING_MAX: Final = 256
 FOLLOWED_MAX: Final = 512
 RECORDS_MAX: Final = 40_000
 LOOK_S: Final = 2.0
+_BOUNDS: Final = (RunStarted, RunFinished, RunAbandoned)
 # Records that are read at a time.
 _PAGE: Final = 2_000
 # A run is told of when its end is made ready for the disk: it is there a moment later, or never.
@@ -108,7 +109,7 @@ class Traces:
 
     def observe(self, run: str, event: Event) -> None:
         """Hear a record, in the thread that writes it: that a run which is nobody's child began or ended."""
-        if "." in run or not isinstance(event, RunStarted | RunFinished | RunAbandoned):
+        if "." in run or not isinstance(event, _BOUNDS):
             return
         if isinstance(event, RunStarted):
             if event.refused:  # there was no run
@@ -179,10 +180,10 @@ class Traces:
             self._adopt(new)
         if self._trees:
             self._advance()
-            self._send(self._trees.values())
         for run in empty:
             if run in self._trees and not self._trees[run].records:  # its beginning was not written after all
                 self._let_go(run)
+        self._send(self._trees.values())
 
     def _adopt(self, new: Iterable[str]) -> None:
         """Read these runs as far as the others are read; from there on they are read together."""
