@@ -147,6 +147,7 @@ def test_what_was_not_taken_is_due_again() -> None:
         live.feed(record)
     first, second = live.due()
     live.taken(first)
+    assert live.is_new
     assert list(live.due()) == [second]
     live.taken(second)
     assert list(live.due()) == []
