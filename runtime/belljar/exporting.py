@@ -15,6 +15,7 @@ from belljar.audit.kept import Kept
 from belljar.audit.trajectory import Contents as Said
 from belljar.audit.trajectory import Run, trajectory
 from belljar.errors import InvalidInput, VerificationFailed
+from belljar.identity import TraceParent
 from belljar.keys import Keys
 
 __all__ = ["FORMATS", "Format", "badge_of", "exported", "open_kept"]
@@ -25,11 +26,19 @@ _HEAD_CHARS: Final = 16
 
 
 def exported(
-    log: Log, found: Iterator[Record], form: Format, contents: Said, keys: Keys, *, content: bool = False
+    log: Log,
+    found: Iterator[Record],
+    form: Format,
+    contents: Said,
+    keys: Keys,
+    *,
+    content: bool = False,
+    caller: TraceParent | None = None,
 ) -> Iterator[bytes]:
     """A run and those below it, of which these are the records, in one of the formats.
 
-    Records and spans, which others read than those who may read what was said, have that only with `content`.
+    Records and spans, which others read than those who may read what was said, have that only with `content`. Where the
+    run's `caller` is known, its spans are below that.
 
     Raises:
         InvalidInput: `run.not_begun`: there are no records.
@@ -53,7 +62,7 @@ def exported(
         case "otel":
             from belljar.audit.export.otel import otel
 
-            return otel(run, contents if content else None, version=version("belljar"))
+            return otel(run, contents if content else None, version=version("belljar"), caller=caller)
         case "html":
             from belljar.audit.export.html import html  # the template engine, for those who want a page
 

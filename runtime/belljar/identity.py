@@ -13,6 +13,8 @@ started the next::
     20261128T120000-5f0c1d9a7b3e.00002.00001      and the first that that one started
 
 So an id gives its parent and depth, and sorted ids list the tree in the order in which it grew.
+
+A run may also be part of what its caller does: a `TraceParent` names the span of the caller's that it is below.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import functools
 import re
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Final, Literal, Self, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from belljar.errors import InvalidInput
 
@@ -36,6 +38,7 @@ __all__ = [
     "Role",
     "RunId",
     "Tenant",
+    "TraceParent",
 ]
 
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
@@ -56,6 +59,8 @@ _RUN_CHARS_MAX: Final = 128
 _CHILD_DIGITS: Final = 5
 _RUN: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]*(\.[0-9]{{{_CHILD_DIGITS}}})*")
 _SHOWN_CHARS_MAX: Final = 80
+# Version 00 of W3C Trace Context; ids of zeros alone are none.
+_TRACE_PARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 
 class Tenant(str):
@@ -138,3 +143,16 @@ class RunId(str):
     def depth(self) -> int:
         """How many runs are above it: 0 for a root."""
         return self.count(".")
+
+
+class TraceParent(NamedTuple):
+    """A span of somebody else's, of 16 lower-case hexadecimal digits, and the trace that it is in, of 32."""
+
+    trace: str
+    span: str
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """What a `traceparent` of W3C Trace Context names; None for whatever is none, to the letter."""
+        match = _TRACE_PARENT.fullmatch(text)
+        return None if match is None else cls(match[1], match[2])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
-from typing import Self
+from itertools import repeat
+from typing import Any, Self
 
 __all__ = ["Collector"]
 
 
 class Collector:
-    """Answers each request with the next of these, and keeps what it was sent."""
+    """Answers each request with the next of these, or all without a fault, and keeps what it was sent."""
 
     def __init__(self, *answers: tuple[int, bytes]) -> None:
         self.got: list[tuple[str, bytes]] = []
-        left = iter(answers)
+        left = iter(answers) if answers else repeat((200, b"{}"))
         got = self.got
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -35,6 +37,12 @@ class Collector:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def spans(self) -> list[dict[str, Any]]:
+        """Those that it was sent so far, whatever it answered."""
+        bodies = [json.loads(body) for _, body in tuple(self.got)]
+        scopes = [scope for one in bodies for resource in one["resourceSpans"] for scope in resource["scopeSpans"]]
+        return [span for scope in scopes for span in scope["spans"]]
 
     def __enter__(self) -> Self:
         self._thread.start()

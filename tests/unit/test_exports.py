@@ -215,14 +215,13 @@ def test_each_span_is_below_the_one_that_it_happened_in() -> None:
     (root,) = (span for span in spans if "parentSpanId" not in span)
     assert root["name"] == "invoke_agent claude-opus-4-6"
     above = {
-        (attributes_of(span)["gen_ai.operation.name"]["stringValue"], by_id[span["parentSpanId"]]["name"].split()[0])
-        for span in spans
-        if span is not root
+        (span["name"].split()[0], by_id[span["parentSpanId"]]["name"].split()[0]) for span in spans if span is not root
     }
     assert above == {
+        ("turn", "invoke_agent"),
+        ("chat", "turn"),
+        ("execute_tool", "turn"),
         ("chat", "execute_tool"),
-        ("chat", "invoke_agent"),
-        ("execute_tool", "invoke_agent"),
         ("invoke_agent", "execute_tool"),
     }
     assert spans_of(run, None) == spans  # an export made twice is the same spans

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from belljar.audit.events import RunStarted
 from belljar.errors import InvalidInput
-from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, RunId, Tenant
+from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, RunId, Tenant, TraceParent
 from belljar.policy import Models
 from tests.journals import OwnLog
 
@@ -126,6 +126,39 @@ def test_a_childs_id_names_its_parent_and_depth() -> None:
     assert grandchild == f"{ROOT}.00002.00001"
     assert (grandchild.parent, grandchild.depth) == (child, 2)
     assert {type(one) for one in (child, child.parent, grandchild)} == {RunId}
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "ff"])
+def test_a_trace_parent_is_read_as_w3c_trace_context_has_it(flags: str) -> None:
+    assert TraceParent.read(f"00-{TRACE}-{SPAN}-{flags}") == (TRACE, SPAN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f" 00-{TRACE}-{SPAN}-01",
+        f"01-{TRACE}-{SPAN}-01",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE[:-1]}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN[:-1]}g-01",
+        f"00-{TRACE}-{SPAN[:-1]}\u0661-01",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-01",
+        "00-" + "a" * 100_000,
+    ],
+)
+def test_what_is_no_trace_parent_to_the_letter_is_none(text: str) -> None:
+    assert TraceParent.read(text) is None
 
 
 def test_sorted_ids_are_the_tree_in_the_order_in_which_it_grew() -> None:

@@ -36,7 +36,7 @@ from belljar.engine import AskResult, CellResult, ErrorInfo, Result, Status
 from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
 from belljar.heavy import off_loop
 from belljar.host import Host, Ticket, Vetted
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId, Tenant, TraceParent
 from belljar.jobs.book import OrderBook
 from belljar.jobs.following import Following
 from belljar.jobs.found import Found, Wish, check_page
@@ -144,12 +144,15 @@ class Desk:
 
     # -------------------------------------------------------------------------------------------------------- orders
 
-    async def submit(self, asked: Asked, *, tenant: Tenant, by: str, idem: str = "") -> Order:
+    async def submit(
+        self, asked: Asked, *, tenant: Tenant, by: str, idem: str = "", caller: TraceParent | None = None
+    ) -> Order:
         """Take an order: durable when this returns, and begun when its turn comes.
 
         Args:
             by: who asks, as the log names him.
             idem: a key under which the same request makes one run, however often it comes; "" for none.
+            caller: the span of the caller's that a run made for this is below, for `caller_of`.
 
         Raises:
             Busy: its queue is full, or the desk is draining.
@@ -170,7 +173,7 @@ class Desk:
         retries = None if known is None else known.run
         row = self._book.new(new_run_id(), tenant, by, idem, digest)
         hub = Hub(self.limits.events_bytes)
-        work = Work(RunId(row.run), tenant, by, asked, vetted, hub, retries=retries)
+        work = Work(RunId(row.run), tenant, by, asked, vetted, hub, retries=retries, caller=caller)
         self._queue.put(row.run, tenant, work, size)
         placing = asyncio.create_task(self._place(work, row, vetted))
         self._tasks.add(placing)
@@ -591,13 +594,15 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------ sessions
 
-    async def open_session(self, asked: AskedSession, *, tenant: Tenant, by: str) -> SessionState:
+    async def open_session(
+        self, asked: AskedSession, *, tenant: Tenant, by: str, caller: TraceParent | None = None
+    ) -> SessionState:
         """Raises as `submit`; `Busy` where too many are open."""
         if self._draining:
             raise _stopping()
         self._sittings.check_room(tenant)
         vetted = await self._vet(asked, tenant, by)
-        work = Work(new_run_id(), tenant, by, asked, vetted, Hub(self.limits.events_bytes))
+        work = Work(new_run_id(), tenant, by, asked, vetted, Hub(self.limits.events_bytes), caller=caller)
         self._works[work.run] = work
         try:
             if self._draining:
@@ -646,6 +651,14 @@ class Desk:
             "sessions": len(self._sittings),
             "listeners": sum(work.hub.listeners for work in self._works.values()) + self._following.listeners,
         }
+
+    def caller_of(self, run: str) -> TraceParent | None:
+        """What the caller's span was that this run is below, or the run that started it; in whatever thread.
+
+        Known to this process alone, and for as long as it keeps the result; None then, and where there was none.
+        """
+        work = self._works.get(run.partition(".")[0])
+        return None if work is None else work.caller
 
     def on_end(self, tell: Callable[[OrderState], None]) -> None:
         """Call `tell` with each run that ends here; a plain function that does not wait."""

@@ -11,7 +11,7 @@ import msgspec
 from belljar.engine import ErrorInfo, Limit, Result
 from belljar.errors import Refusal
 from belljar.host import Vetted
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId, Tenant, TraceParent
 from belljar.jobs.hub import Hub
 from belljar.jobs.orders import (
     QUEUED,
@@ -41,12 +41,14 @@ class Work:
         hub: Hub,
         *,
         retries: str | None = None,
+        caller: TraceParent | None = None,
     ) -> None:
         self.run: Final = run
         self.tenant: Final = tenant
         self.by: Final = by
         self.hub: Final = hub
         self.retries: Final = retries
+        self.caller: Final = caller
         self.asked_ns: Final = time.time_ns()
         self.question = asked.question if isinstance(asked, Asked) else None
         self.code = asked.code if isinstance(asked, Asked) else None

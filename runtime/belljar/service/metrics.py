@@ -79,7 +79,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         queued: how many orders wait; `running` are under way.
         unsigned: how many records of the log no checkpoint vouches for yet.
         quotas: how tenants stand.
-        traces_dropped, traces_sent: runs whose spans were given up or sent to a collector, since the start.
+        traces_dropped, traces_sent: runs whose last spans were given up or sent to a collector, since the start.
     """
 
     boxes: int = 0
@@ -381,8 +381,8 @@ class _Gauges:
                 "belljar_log_unsigned_records", "Records that no checkpoint vouches for yet.", value=now.unsigned
             )
         for name, about, value in (
-            ("belljar_traces_dropped", "Runs whose spans no collector got.", now.traces_dropped),
-            ("belljar_traces_sent", "Runs whose spans a collector got.", now.traces_sent),
+            ("belljar_traces_dropped", "Runs of which a collector did not get all spans.", now.traces_dropped),
+            ("belljar_traces_sent", "Runs of which a collector got all spans.", now.traces_sent),
         ):
             yield CounterMetricFamily(name, about, value=value)
         yield from self._quotas(now.quotas)

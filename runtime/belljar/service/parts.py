@@ -218,7 +218,8 @@ def _traces(telemetry: TelemetryTable, traces: list[Traces], service: Service) -
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        made = Traces(service.host, endpoint, keys=service.host.keys if telemetry.contents else None)
+        keys = service.host.keys if telemetry.contents else None
+        made = Traces(service.host, endpoint, keys=keys, caller_of=service.desk.caller_of)
         traces.append(made)
         try:
             yield

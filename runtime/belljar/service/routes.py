@@ -42,7 +42,7 @@ from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFaul
 from belljar.heavy import off_loop
 from belljar.hooks import Hooks
 from belljar.host import Host
-from belljar.identity import DEFAULT_TENANT, Tenant
+from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
 from belljar.jobs import Desk
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
@@ -55,6 +55,7 @@ from belljar.service.streams import READINGS_MAX
 __all__ = [
     "COOKIE",
     "JSON",
+    "TRACEPARENT",
     "Answer",
     "Asking",
     "Faults",
@@ -79,6 +80,8 @@ _B = TypeVar("_B")
 
 JSON: Final = "application/json"
 COOKIE: Final = "belljar_session"
+# Of routes that begin a run.
+TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
 _STEP: Final = re.compile(r"(.*) - at `(\$[^`]*)`\Z", re.DOTALL)
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -258,6 +261,12 @@ class Asking(Generic[_Q, _B]):
         """The address that the request came from; behind a trusted proxy the one that it tells."""
         found = self.request.scope.get("client")
         return found[0] if found else ""
+
+    @property
+    def caller(self) -> TraceParent | None:
+        """The span of the client's that this request is part of, by its `traceparent`; one that is wrong is ignored."""
+        told = self.request.headers.getlist("traceparent")
+        return TraceParent.read(told[0]) if len(told) == 1 else None
 
     def stranger(self) -> None:
         """Nobody in particular asks. Raises AccessThrottled where that happens too often."""

@@ -205,7 +205,7 @@ def test_a_service_of_which_a_part_cannot_begin_ends_with_an_error(jar: Jar) -> 
 
 
 def test_spans_go_to_the_collector_that_the_operator_names(jar: Jar) -> None:
-    with Collector((200, b"{}")) as collector:
+    with Collector() as collector:
         telemetry = TelemetryTable(otlp=f"{collector.url}/v1/traces")
         running = serving(jar, models=[DemoModel()], options={"extras": parts(telemetry)})
         with running as service, service.client() as admin:
@@ -214,3 +214,54 @@ def test_spans_go_to_the_collector_that_the_operator_names(jar: Jar) -> None:
             until(lambda: collector.got, what="the spans have come")
     assert b"resourceSpans" in collector.got[0][1]
     assert b"a short text" not in collector.got[0][1]
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+LONG = "a line\n" * 99 + "\nHow many?"
+
+
+@pytest.mark.slow
+def test_a_run_is_part_of_the_trace_of_whoever_ordered_it(jar: Jar) -> None:
+    paths = {
+        "/v1/runs": ASKED,
+        "/v1/messages": {
+            "model": "rlm/scripted:demo",
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": LONG}],
+        },
+        "/v1/sessions": {"model": "scripted:demo"},
+    }
+    with Collector() as collector:
+        telemetry = TelemetryTable(otlp=collector.url)
+        running = serving(jar, models=[DemoModel()], options={"extras": parts(telemetry)})
+        with running as service, service.client() as admin:
+            admin.headers.update({"prefer": "wait=60", "traceparent": f"00-{TRACE}-{SPAN}-01"})
+            told = [admin.post(path, json=body) for path, body in paths.items()]
+            assert [answer.status_code for answer in told] == [200, 200, 201], [answer.text for answer in told]
+            admin.delete(f"/v1/sessions/{told[2].json()['session']}")
+            until(lambda: len(roots(collector)) == 3, what="all of them have come")
+            assert {(span["traceId"], span.get("parentSpanId")) for span in roots(collector)} == {(TRACE, SPAN)}
+            lines = admin.get(f"/v1/runs/{told[0].json()['run']}/trajectory?format=otel").text.splitlines()
+    exported = [span for line in lines for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+    sent = {span["spanId"]: span for span in collector.spans()}
+    assert [sent[span["spanId"]] for span in exported] == exported
+
+
+@pytest.mark.slow
+def test_what_is_no_trace_of_a_caller_is_ignored(jar: Jar) -> None:
+    parent = f"00-{TRACE}-{SPAN}-01".encode()
+    with Collector() as collector:
+        telemetry = TelemetryTable(otlp=collector.url)
+        running = serving(jar, models=[DemoModel()], options={"extras": parts(telemetry)})
+        with running as service, service.client() as admin:
+            for told in ([parent + b"-more"], [parent, parent], [b"\xff" * 200]):
+                headers = [(b"prefer", b"wait=60"), *((b"traceparent", one) for one in told)]
+                assert admin.post("/v1/runs", json=ASKED, headers=headers).status_code == 200
+            until(lambda: len(roots(collector)) == 3, what="all of them have come")
+    assert [span for span in collector.spans() if span["traceId"] == TRACE] == []
+    assert [span for span in roots(collector) if "parentSpanId" in span] == []
+
+
+def roots(collector: Collector) -> list[dict[str, Any]]:
+    """The spans of runs."""
+    return [span for span in collector.spans() if span["name"].startswith("invoke_agent")]

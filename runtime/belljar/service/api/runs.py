@@ -18,7 +18,7 @@ from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.encoding import encoded
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Route, Service
+from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, Service
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
@@ -126,7 +126,8 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     body, desk = asking.body, asking.desk
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
     idem = asking.request.headers.get("idempotency-key", "")
-    made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
+    tenant, caller = asking.named(body.tenant), asking.caller
+    made = await desk.submit(asked, tenant=tenant, by=asking.by, idem=idem, caller=caller)
     asking.let_go()  # the queue counts it now
     asking.about = made.run
     state = await _awaited(asking, made.run)
@@ -179,11 +180,12 @@ async def _covered(asking: Asking[CoverageQuery, None]) -> Coverage:
 async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     form, run = asking.query.format, asking.params["run"]
     log, keys = asking.host.state.journal, asking.host.keys
+    caller = asking.desk.caller_of(run)
 
     @contextlib.contextmanager
     def made() -> Iterator[Iterator[bytes]]:
         with open_kept(log, keys) as contents:
-            yield exported(log, records_below(log, run), form, contents, keys)
+            yield exported(log, records_below(log, run), form, contents, keys, caller=caller)
 
     media, suffix = _MEDIA[form]
     headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
@@ -257,6 +259,7 @@ ROUTES = (
         headers={
             **_PREFER,
             "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
+            **TRACEPARENT,
         },
         answer_headers={"Location": "The run."},
     ),

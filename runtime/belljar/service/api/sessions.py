@@ -10,7 +10,7 @@ from msgspec import Meta
 from belljar.engine import AskResult, CellResult, Result
 from belljar.identity import Tenant
 from belljar.jobs import AskedSession, NoSuchSession, SessionState
-from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
+from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import TenantName, named_tenant
 
 __all__ = ["ROUTES", "Cell", "Question", "SessionAsked", "SessionList", "SessionsQuery"]
@@ -63,7 +63,8 @@ async def _of_session(asking: Asking[Any, Any]) -> Tenant | None:
 async def _begin(asking: Asking[Nothing, SessionAsked]) -> Answer:
     body = asking.body
     asked = AskedSession(**{field: getattr(body, field) for field in AskedSession.__struct_fields__})
-    state = await asking.desk.open_session(asked, tenant=asking.named(body.tenant), by=asking.by)
+    tenant, caller = asking.named(body.tenant), asking.caller
+    state = await asking.desk.open_session(asked, tenant=tenant, by=asking.by, caller=caller)
     asking.about = state.session
     return Answer(state, 201, {"location": f"/v1/sessions/{state.session}"})
 
@@ -103,6 +104,7 @@ ROUTES = (
         answer=SessionState,
         status=201,
         refuses=(404, 409),
+        headers=TRACEPARENT,
         answer_headers={"Location": "The session."},
     ),
     Route(

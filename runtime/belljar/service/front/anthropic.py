@@ -13,7 +13,7 @@ from belljar.service import streams
 from belljar.service.front.asked import said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
-from belljar.service.routes import Asking, Faults, Nothing, Route, own
+from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
 __all__ = ["ROUTES", "ErrorDetail", "ErrorOut", "MessageIn", "MessageOut", "MessagesAsked", "TextBlock", "Tokens"]
@@ -152,6 +152,7 @@ ROUTES = (
         body=MessagesAsked,
         answer=MessageOut,
         refuses=(404, 409, 502),
+        headers=TRACEPARENT,
         gives=("application/json", "text/event-stream"),
         faults=Faults(ErrorOut, _error),
     ),

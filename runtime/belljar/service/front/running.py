@@ -34,15 +34,16 @@ async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequenc
     tenant = asking.named(None)
     profile = profile_of(asking.service, model, tenant)
     idem = asking.request.headers.get("idempotency-key", "")
+    order = asked(profile, system, said)
     try:
-        order = await asking.desk.submit(asked(profile, system, said), tenant=tenant, by=asking.by, idem=idem)
+        made = await asking.desk.submit(order, tenant=tenant, by=asking.by, idem=idem, caller=asking.caller)
     except InvalidInput as error:
         if error.code != "model.unknown" or model in offered(asking.service, tenant):
             raise
         raise no_model(asking.service, model, tenant) from error  # the caller's own name: as the provider would say it
     asking.let_go()  # the queue counts it now
-    asking.about = order.run
-    return order.run
+    asking.about = made.run
+    return made.run
 
 
 async def finished(asking: Asking[Any, Any], run: str) -> Result:
