@@ -296,7 +296,7 @@ def refused(url: str) -> str:
     [
         (f"UPDATE belljar.head SET version = {VERSION + 1}", "a newer Belljar made it: update Belljar"),
         ("UPDATE belljar.head SET version = 0", "an older Belljar made it: migrate it"),
-        (f"UPDATE belljar.head SET version = 2", "already exists; its schema is not as we make it"),
+        ("UPDATE belljar.head SET version = 2", "already exists; its schema is not as we make it"),
         ("ALTER TABLE belljar.balances ADD COLUMN more text", "'column balances.more text' in its schema is not ours"),
         (
             "DROP TRIGGER records_are_not_changed ON belljar.records",
