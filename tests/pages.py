@@ -21,7 +21,7 @@ from starlette.routing import Route
 from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
-from belljar.service.pages import Asked, DemoModel, Forked, HostReader, Login, Visitor, pages
+from belljar.service.pages import Again, Asked, DemoModel, HostReader, Login, Visitor, pages
 from belljar.service.pages.demo import DEMO
 from belljar.service.pages.routes import SESSION
 from belljar.tasks import stopped
@@ -90,13 +90,9 @@ class HostActions:
             await asyncio.sleep(0.01)
         return new[0]
 
-    async def fork(self, visitor: Visitor, forked: Forked) -> str:
-        self.ordered.append(forked)
-        return forked.run
-
-    async def replay(self, visitor: Visitor, run: str) -> str:
-        self.ordered.append(("replay", run))
-        return run
+    async def again(self, visitor: Visitor, again: Again) -> str:
+        self.ordered.append(again)
+        return again.run
 
     async def set_limits(self, visitor: Visitor, tenant: Tenant, period: Any, bounds: dict[str, int | None]) -> None:
         await self._host.quotas.set(tenant, period, by=visitor.name, **bounds)

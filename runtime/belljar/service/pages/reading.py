@@ -351,10 +351,7 @@ class HostReader:
             is_over=tree.run.status is not None,
             turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
             model=started.root_model or "",
-            can_again=tree.run.status is not None
-            and started.replays is None
-            and not started.refused
-            and "." not in run,
+            can_again=tree.run.status is not None and _can_again(run, started),
             origin=_origin(started),
             is_scripted=bool(tree.run.scripted),
         )
@@ -658,6 +655,11 @@ def _has(store: ContextStore, sha256: str) -> bool:
     except InvalidInput:
         return False
     return True
+
+
+def _can_again(run: str, started: RunStarted) -> bool:
+    """A child is done again with its parent, and a replay by replaying what it replayed."""
+    return started.replays is None and not started.refused and "." not in run
 
 
 def _origin(started: RunStarted) -> Origin | None:

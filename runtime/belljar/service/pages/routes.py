@@ -512,7 +512,7 @@ class _Pages:
         return RedirectResponse("/audit", 303, HEADERS)
 
 
-def _given(fields: dict[str, str]) -> dict[str, dict[str, str]]:
+def _given(fields: dict[str, str]) -> dict[str, Any]:
     """What a form gives in the place of contexts that are gone; a text goes before a choice."""
     texts = {
         name.removeprefix("text."): text.replace("\r\n", "\n")
