@@ -55,6 +55,8 @@ def read_again(host: Host, asked: AskedAgain) -> Again:
     recording = read_recording(host.state.journal, host.keys, asked.run)
     started = recording.started
     tenant = Tenant(started.tenant)
+    if asked.from_turn is not None:
+        recording.until(asked.from_turn)
     contexts = _contexts(host, recording, asked.contexts)
     if asked.from_turn is None:
         setting = setting_of(recording)
@@ -62,7 +64,6 @@ def read_again(host: Host, asked: AskedAgain) -> Again:
             contexts=contexts, policy=setting.policy.name, backend=setting.backend, language=_language(started.language)
         )
         return Again(tenant, session, setting)
-    recording.until(asked.from_turn)
     fork = Asked(
         question=recording.question,
         contexts=contexts,

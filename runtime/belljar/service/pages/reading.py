@@ -342,6 +342,9 @@ class HostReader:
                 version=self._version,
                 window=None if whole else (part.first, part.last),
             )
+        origin = _origin(started)
+        if started.replays is not None:  # it reads in boxes of its own, of which this log has nothing
+            page = msgspec.structs.replace(page, strips=[])
         return RunPage(
             page=page,
             tenant=tenant,
@@ -352,7 +355,7 @@ class HostReader:
             turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
             model=started.root_model or "",
             can_again=tree.run.status is not None and _can_again(run, started),
-            origin=_origin(started),
+            origin=origin,
             is_scripted=bool(tree.run.scripted),
         )
 

@@ -57,6 +57,8 @@ _VIEW_CHARS: Final = 20_000
 _CHOICES: Final = 200
 # As a run may be filtered by: under way, how it ended, what came of a replay, and what the log says of a dead host's.
 _STATUSES: Final = ("running", *get_args(Status), "diverged", "incomplete", "unfinished", "abandoned")
+# Models that are a file of this host, or somebody's run.
+_OF_FILES: Final = ("scripted:", "replay:")
 _FORM: Final = "application/x-www-form-urlencoded"
 # Of refusals; of others it is 400.
 _STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden": 403, "access.throttled": 429}
@@ -289,6 +291,9 @@ class _Pages:
         registered: list[ContextRow] = []
         if found.gone and visitor.may("context.read", tenant):
             registered = (await self._reader.contexts(visitor, tenant)).rows[:_CHOICES]
+        levels: list[views.Level] = []
+        if visitor.may("quota.read", tenant):
+            levels = [one for one in views.levels(await self._reader.quotas(visitor, tenant)) if one.gauges]
         return await self._shown(
             request,
             visitor,
@@ -301,6 +306,8 @@ class _Pages:
             may_cancel=found.is_live and visitor.may("run.cancel", tenant),
             may_run=found.can_again and visitor.may("run", tenant),
             registered=registered,
+            levels=levels,
+            model=self._offered(found.model),
             models=self._models,
         )
 
@@ -462,6 +469,11 @@ class _Pages:
         )
         return RedirectResponse(f"/runs/{run}", 303, HEADERS)
 
+    def _offered(self, name: str) -> str:
+        """The model that a run had, if it may be asked again here; else the first that is offered."""
+        is_ours = name in self._models or not name.startswith(_OF_FILES)
+        return name if name and is_ours else self._models[0]
+
     def _model(self, name: str) -> str:
         """A model that a form may name: not one that is a file of this host, or somebody's run.
 
@@ -469,7 +481,7 @@ class _Pages:
             InvalidInput: `playground.model`.
         """
         name = name.strip()
-        if name not in self._models and (not name or name.startswith(("scripted:", "replay:"))):
+        if name not in self._models and (not name or name.startswith(_OF_FILES)):
             raise InvalidInput("choose a model from the list, or name one of a provider", code="playground.model")
         return name
 
