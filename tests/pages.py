@@ -27,11 +27,11 @@ from belljar.service.pages.routes import SESSION
 from belljar.tasks import stopped
 from tests.waiting import until
 
-__all__ = ["ADMIN", "ALICE", "AUDITOR", "Site", "serving", "site"]
+__all__ = ["ADMIN", "ALICE", "AUDITOR", "READER", "Site", "serving", "site"]
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Site")
-ADMIN, ALICE, AUDITOR = "bj_admin", "bj_alice", "bj_auditor"
+ADMIN, ALICE, AUDITOR, READER = "bj_admin", "bj_alice", "bj_auditor", "bj_reader"
 _READS = {"run.read", "context.read", "quota.read", "audit.read", "audit.verify", "host.read"}
 
 
@@ -47,6 +47,7 @@ VISITORS = {
     ADMIN: _visitor("key:admin", None, "admin", None),
     ALICE: _visitor("key:alice", Tenant("acme/alice"), "tenant-admin", None),
     AUDITOR: _visitor("key:auditor", None, "auditor", _READS),
+    READER: _visitor("key:reader", Tenant("acme/alice"), "reader", {"run.read"}),
 }
 
 

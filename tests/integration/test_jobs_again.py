@@ -11,7 +11,7 @@ import pytest
 
 from belljar.audit import Record, records
 from belljar.errors import InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
-from belljar.jobs import Asked, AskedAgain, Busy, Desk, DeskLimits, OrderState, RegisteredContext, TextContext
+from belljar.jobs import Asked, AskedAgain, Busy, Context, Desk, DeskLimits, OrderState, RegisteredContext, TextContext
 from belljar.service.pages import DemoModel
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
@@ -38,7 +38,7 @@ def place(jar: Jar, store: str, request: pytest.FixtureRequest) -> Path | str:
 async def asked_about(desk: Desk, text: str = TEXT, model: str = DEMO) -> str:
     """A run of three turns over a context that stays registered."""
     document = await desk.host.add_context(text, name="grass", tenant=ACME)
-    contexts = {"context": RegisteredContext(f"sha256:{document.sha256}")}
+    contexts: dict[str, Context] = {"context": RegisteredContext(f"sha256:{document.sha256}")}
     asked = Asked(question="What colour?", model=model, contexts=contexts)
     run = (await desk.submit(asked, tenant=ACME, by="key:k")).run
     assert (await desk.wait(run, PATIENCE_S)).state == "ok"

@@ -30,7 +30,7 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.export.texts import glyphs
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, ModelFailed
 from belljar.host import Host
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest
@@ -39,11 +39,12 @@ from belljar.service.pages import Again, DemoModel, Waiting
 from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.routes import FORM_BYTES_MAX, SESSION
 from belljar.service.parts import parts
+from belljar.testing import FakeModel
 from tests.browser import PATIENCE_MS, Seen, Unavailable, chromium
 from tests.integration.service.support import Serving
 from tests.integration.service.support import serving as service_running
 from tests.integration.support import Jar
-from tests.pages import ADMIN, ALICE, AUDITOR, Site, serving, site
+from tests.pages import ADMIN, ALICE, AUDITOR, READER, Site, serving, site
 from tests.unit.trajectories import HOSTILE
 from tests.waiting import until
 
@@ -187,9 +188,9 @@ def place(tmp_path: Path, images: Path) -> Iterator[Jar]:
 
 
 @contextlib.contextmanager
-def service_of(jar: Jar, **settings: Any) -> Iterator[Serving]:
+def service_of(jar: Jar, *models: Any, **settings: Any) -> Iterator[Serving]:
     """A whole service, with its keys, its desk and its pages."""
-    with service_running(jar, models=[DemoModel()], options={"extras": parts()}, **settings) as running:
+    with service_running(jar, models=[DemoModel(), *models], options={"extras": parts()}, **settings) as running:
         yield running
 
 
@@ -507,6 +508,7 @@ def test_what_runs_is_watched_until_it_ends_and_stays_open_where_the_reader_open
         until(lambda: page.evaluate(renewed) > before, what="the page was renewed")
         assert page.locator("#r0c0t0").get_attribute("open") is not None
         assert page.locator(".acts .danger").count() == 1
+        assert page.locator("#top .st").inner_text() == "running"
         gate.open.set()
         page.locator("#proof:not([hidden])").wait_for()
         assert page.locator("#top .st").inner_text() == "ok"
@@ -519,6 +521,18 @@ def test_what_runs_is_watched_until_it_ends_and_stays_open_where_the_reader_open
         assert page.title().startswith("Run 2")
         assert is_own(seen, served)
         assert seen.complaints == []
+
+
+def test_the_page_of_a_run_shows_the_quotas_that_it_touches_to_who_may_see_them(
+    browser: Browser, served: Served
+) -> None:
+    with window(browser, served) as (page, _):
+        go(page, served.path("/runs/{run}"))
+        assert page.locator("#levels .gauge .label").all_inner_texts() == ["cost", "model calls"]
+        assert "of 100" in page.locator("#levels").inner_text()
+    with window(browser, served, READER) as (page, _):
+        go(page, served.path("/runs/{run}"))
+        assert page.locator("#levels").count() == 0
 
 
 def test_a_run_is_cancelled_by_a_button(browser: Browser, served: Served) -> None:
@@ -811,6 +825,14 @@ def test_a_context_is_read_a_page_at_a_time_from_any_place(browser: Browser, ser
     with window(browser, served, ALICE) as (page, seen):
         go(page, served.path("/contexts"))
         assert "4,000" in page.locator("tbody tr").inner_text()
+        uses = page.locator("tbody tr td").nth(6)
+        before = int(uses.inner_text())
+        assert before >= 2
+        served.do(served.host.execute("print(1)", context=TEXT, tenant="acme/alice"))
+        served.do(served.host.execute("print(1)", context="another", tenant="acme/alice"))
+        served.do(served.host.execute("print(1)", context=TEXT, tenant="acme"))
+        go(page, served.path("/contexts"))
+        assert int(uses.inner_text()) == before + 1  # the tenant's own runs with it alone
         page.click("tbody a")
         text = page.locator(".viewer")
         text.wait_for()
@@ -876,6 +898,39 @@ def test_the_walls_are_tried_by_a_button(browser: Browser, served: Served) -> No
         jail.locator("table").wait_for()
         assert "seccomp" in jail.inner_text()
         assert seen.complaints == []
+
+
+def test_health_tells_what_waits_for_whom_and_which_models_fail(browser: Browser, place: Jar) -> None:
+    async def fail(_: ModelRequest) -> str:
+        raise ModelFailed("the provider answered 529 (overloaded)")
+
+    flaky = FakeModel(fail, "scripted:flaky")
+    with (
+        service_of(place, flaky, running=1) as service,
+        service.client() as api,
+        logged_in(browser, service) as (page, seen),
+    ):
+        asked = {"code": "llm_query('x')", "sub_model": flaky.name, "tenant": "acme"}
+        api.post("/v1/runs", json=asked, headers={"prefer": "wait=60"})
+        runs = [api.post("/v1/runs", json={"code": HANGS, "tenant": f"acme/{n}"}).json()["run"] for n in range(3)]
+        until(lambda: api.get(f"/v1/runs/{runs[0]}").json()["state"] == "running", what="the first runs")
+        go(page, f"{service.url}/health")
+        cards = page.locator(".card")
+        queue = cards.filter(has=page.locator("h2", has_text="Queue"))
+        assert "2 of 5,000" in queue.inner_text()
+        assert "1 of 1" in queue.inner_text()
+        assert queue.locator("tbody tr").all_inner_texts() == ["acme\t2\t1"]
+        errors = cards.filter(has=page.locator("h2", has_text="Provider errors"))
+        model, code, last_hour, in_all = errors.locator("tbody td").all_inner_texts()
+        assert (model, code, last_hour) == (flaky.name, "529", in_all)
+        assert int(in_all) >= 1
+        assert "in the last hour" in errors.locator(".st").inner_text()
+        assert "jail" in cards.filter(has=page.locator("h2", has_text="Boxes")).inner_text()
+        page.set_viewport_size({"width": 390, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert seen.complaints == []
+        for run in reversed(runs):
+            api.delete(f"/v1/runs/{run}")
 
 
 def test_who_reads_what_was_said_stands_in_the_log_once_in_a_while(served: Served) -> None:

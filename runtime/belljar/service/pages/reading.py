@@ -21,7 +21,7 @@ from contextlib import closing
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -30,7 +30,7 @@ from belljar.audit.checkpoint import Note
 from belljar.audit.choosing import UNFINISHED
 from belljar.audit.content import open_contents
 from belljar.audit.events import HOST_RUNS, QueryCompleted, QueryDenied, QueryFailed, RunStarted
-from belljar.audit.export.view import Badge, Fact, Tone
+from belljar.audit.export.view import Badge, CellView, Fact, Page, RunView, Tone, TreeView
 from belljar.audit.export.viewing import page_of, tone_of
 from belljar.audit.export.words import moment, money, took
 from belljar.audit.kept import Kept
@@ -77,6 +77,7 @@ from belljar.tasks import stopped
 
 __all__ = ["NOT_THERE", "PART_RECORDS", "USES_RUNS_MAX", "HostReader", "Queue"]
 
+_Told = TypeVar("_Told", Page, RunView, CellView, TreeView)
 NOT_THERE: Final = "pages.not_there"
 PART_RECORDS: Final = 20_000
 # Reading so many takes some ten seconds; who wants all of a longer run exports it.
@@ -332,6 +333,7 @@ class HostReader:
             else:  # an outcome belongs to where its query is, or else is counted alone
                 tree.skim(record)
         assert tree.run is not None, "it has records"
+        is_live = is_live and tree.run.status is None
         whole = len(parts) == 1
         with open_contents(self._log, self._keys) as contents:
             page = page_of(
@@ -345,12 +347,14 @@ class HostReader:
         origin = _origin(started)
         if started.replays is not None:  # it reads in boxes of its own, of which this log has nothing
             page = msgspec.structs.replace(page, strips=[])
+        if is_live:
+            page = _running(page)
         return RunPage(
             page=page,
             tenant=tenant,
             part=part,
             parts=[] if whole else parts,
-            is_live=is_live and tree.run.status is None,
+            is_live=is_live,
             is_over=tree.run.status is not None,
             turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
             model=started.root_model or "",
@@ -658,6 +662,17 @@ def _has(store: ContextStore, sha256: str) -> bool:
     except InvalidInput:
         return False
     return True
+
+
+def _running(page: Page) -> Page:
+    """Of a run under way here, what the log calls unfinished runs."""
+    replace = msgspec.structs.replace
+
+    def told(one: _Told) -> _Told:
+        return replace(one, status="running") if one.status == UNFINISHED else one
+
+    runs = [replace(told(run), cells=[told(cell) for cell in run.cells]) for run in page.runs]
+    return replace(told(page), tree=[told(one) for one in page.tree], runs=runs)
 
 
 def _can_again(run: str, started: RunStarted) -> bool:

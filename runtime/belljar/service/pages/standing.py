@@ -47,7 +47,7 @@ def errors_section(errors: ProviderErrors) -> Section:
     return Section(
         title="Provider errors",
         facts=[],
-        table=Table(heads=["Model", "Code", "Last hour", "Since the start"], rows=rows, texts=2) if rows else None,
+        table=Table(heads=["Model", "Code", "Last hour", "In all"], rows=rows, texts=2) if rows else None,
         tone="warn" if last_hour else "good",
         word=f"{last_hour:,} in the last hour" if last_hour else "none in the last hour",
     )
