@@ -21,17 +21,17 @@ from starlette.routing import Route
 from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
-from belljar.service.pages import Asked, DemoModel, Forked, HostReader, Login, Visitor, pages
+from belljar.service.pages import Again, Asked, DemoModel, HostReader, Login, Visitor, pages
 from belljar.service.pages.routes import SESSION
 from belljar.service.settings import DEMO
 from belljar.tasks import stopped
 from tests.waiting import until
 
-__all__ = ["ADMIN", "ALICE", "AUDITOR", "Site", "serving", "site"]
+__all__ = ["ADMIN", "ALICE", "AUDITOR", "READER", "Site", "serving", "site"]
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Site")
-ADMIN, ALICE, AUDITOR = "bj_admin", "bj_alice", "bj_auditor"
+ADMIN, ALICE, AUDITOR, READER = "bj_admin", "bj_alice", "bj_auditor", "bj_reader"
 _READS = {"run.read", "context.read", "quota.read", "audit.read", "audit.verify", "host.read"}
 
 
@@ -47,6 +47,7 @@ VISITORS = {
     ADMIN: _visitor("key:admin", None, "admin", None),
     ALICE: _visitor("key:alice", Tenant("acme/alice"), "tenant-admin", None),
     AUDITOR: _visitor("key:auditor", None, "auditor", _READS),
+    READER: _visitor("key:reader", Tenant("acme/alice"), "reader", {"run.read"}),
 }
 
 
@@ -90,13 +91,9 @@ class HostActions:
             await asyncio.sleep(0.01)
         return new[0]
 
-    async def fork(self, visitor: Visitor, forked: Forked) -> str:
-        self.ordered.append(forked)
-        return forked.run
-
-    async def replay(self, visitor: Visitor, run: str) -> str:
-        self.ordered.append(("replay", run))
-        return run
+    async def again(self, visitor: Visitor, again: Again) -> str:
+        self.ordered.append(again)
+        return again.run
 
     async def set_limits(self, visitor: Visitor, tenant: Tenant, period: Any, bounds: dict[str, int | None]) -> None:
         await self._host.quotas.set(tenant, period, by=visitor.name, **bounds)

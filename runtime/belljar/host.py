@@ -35,7 +35,7 @@ from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStore, ContextStores, Document, OpenDocument
 from belljar.engine import AnswerType, Progress, Result
-from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
+from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import Job, Journal, open_journal
 from belljar.keys import Keys
@@ -135,8 +135,9 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
         begun: what is written in one transaction with its start. If it raises, the run does not start.
         ended: makes what is written in one transaction with its end, of its status.
         feed: hears what it and its children do.
-        tape: what an earlier run of the same order was answered, before its process died: this one is not to pay for
-            that again. `fork` names that run, and `seed` is that run's.
+        tape: what an earlier run was answered that this one takes over, and is not to pay for again: one of the same
+            order, before its process died, or one that it forks. `fork` names that run, and `seed` and `tools` are
+            that run's.
     """
 
     run: RunId
@@ -147,6 +148,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     tape: Tape | None = None
     fork: Fork | None = None
     seed: str | None = None
+    tools: tuple[HostTool, ...] = ()
 
 
 class Vetted(NamedTuple):
@@ -409,9 +411,8 @@ class Host:
     ) -> _Wish:
         others = dict(contexts)
         context, sub = others.pop("context", None), model if sub_model is None else sub_model
-        return _Wish(
-            context, others, tenant, policy, backend, language, model, sub, answer_type, fork=ticket.fork, ticket=ticket
-        )
+        first = (context, others, tenant, policy, backend, language, model, sub, answer_type)
+        return _Wish(*first, tools=ticket.tools, fork=ticket.fork, ticket=ticket)
 
     async def vet(
         self,
@@ -454,9 +455,9 @@ class Host:
         admission = ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now())
         return Vetted(documents, admission, terms.backend, terms.language)
 
-    async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str) -> None:
-        """Log a start that was refused before a run had its id. Raises AuditUnavailable."""
-        await log_refused_start(self.audit, tenant_of(tenant), refusal, by=by)
+    async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str, run: RunId | None = None) -> None:
+        """Log a start that was refused, of a run that has its id already or not. Raises AuditUnavailable."""
+        await log_refused_start(self.audit, tenant_of(tenant), refusal, run=run, by=by)
 
     async def _solve(
         self,
@@ -749,6 +750,15 @@ class Host:
         return seq
 
     @property
+    def pool(self) -> int:
+        """How many unused boxes each backend keeps ready, of each kind."""
+        return self._pool
+
+    def backends(self) -> list[str]:
+        """The backends that have been opened."""
+        return sorted(self._backends)
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """Where keys and folders are looked up."""
         return self._environ
@@ -780,24 +790,37 @@ class Host:
         audit.heard_by(hear)
 
     @contextlib.asynccontextmanager
-    async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:
+    async def noting(self, tenant: Tenant, started: RunStarted, ticket: Ticket | None = None) -> AsyncIterator[Note]:
         """Log what is done within the block as a run of its own, which has no box and is charged nothing.
 
         It ends as `Note.finished` says; where the block ends before that is set, as `killed`.
 
+        Args:
+            ticket: where it was ordered of a service: its id, who ordered it, and what is written with start and end.
+
         Raises:
-            HostFault: it cannot be written: nothing is done then.
+            Refusal, HostFault: it cannot be written, or its order is gone: nothing is done then.
             InvalidInput: `tenant.invalid`.
         """
         tenant = tenant_of(tenant)
         ledger, audit = self._writers()
-        note, free = Note(new_run_id()), Limits("total", None, None, None, None, None)
-        entry = audit.entry(note.run, started)
+        ticket = ticket or Ticket(run=new_run_id(), by="")
+        note, free = Note(ticket.run), Limits("total", None, None, None, None, None)
+        entry = audit.entry(note.run, msgspec.structs.replace(started, by=ticket.by or None)).then(ticket.begun)
+        is_open = True  # also if it is cancelled meanwhile: it may have taken effect
         try:
-            await ledger.open_run(note.run, tenant, run_limits=free, tenant_limits=free, beside=entry)
+            try:
+                await ledger.open_run(note.run, tenant, run_limits=free, tenant_limits=free, beside=entry)
+            except BelljarError:
+                is_open = False
+                raise
             yield note
         finally:
-            await to_the_end(ledger.close_run(note.run, beside=audit.entry(note.run, note.finished)))
+            if is_open:
+                last = audit.entry(note.run, note.finished)
+                if ticket.ended is not None:
+                    last = last.then(ticket.ended(note.finished.status))
+                await to_the_end(ledger.close_run(note.run, beside=last))
 
     @property
     def journal(self) -> Journal:

@@ -39,7 +39,7 @@ from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions
 from belljar.audit.trajectory import Run, trajectory
 from belljar.engine import Result
 from belljar.errors import ContentUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, Refusal
-from belljar.host import Host
+from belljar.host import Host, Ticket
 from belljar.identity import BackendName, Tenant
 from belljar.keys import Keys
 from belljar.lifecycle import Fork
@@ -50,7 +50,7 @@ from belljar.recording import Outputs, Recording, read_recording
 from belljar.sources import ContextSource
 from belljar.state import State
 
-__all__ = ["Refused", "Replay", "Replays"]
+__all__ = ["Refused", "Replay", "Replays", "Setting", "setting_of"]
 
 _MISSING_SHOWN_MAX: Final = 20
 Outcome = Literal["equal", "diverged", "incomplete"]
@@ -102,6 +102,11 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     cost_nanousd: int
     recorded_cost_nanousd: int
 
+    @property
+    def logged_status(self) -> str:
+        """How the replay's own run ends in the log: `ok`, `diverged` or `incomplete`."""
+        return _STATUS[self.outcome]
+
 
 class Replays:
     """Replays runs of one state folder, one after the other. Use it in `async with`.
@@ -109,19 +114,24 @@ class Replays:
     Args:
         state: where the runs are, and their contexts.
         environ: where keys and daemons are looked up.
+        host: an open host of this state, in whose log replays and forks are runs; one of its own when None.
     """
 
-    def __init__(self, state: State, environ: Mapping[str, str]) -> None:
+    def __init__(self, state: State, environ: Mapping[str, str], *, host: Host | None = None) -> None:
         self._state = state
         self._environ = environ
+        self._given = host
         self._opened = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Open the real journal, and a host of its own for the boxes. Raises as `Host.__aenter__`."""
         environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
         async with contextlib.AsyncExitStack() as stack:
-            real = Host(state=self._state.url or self._state.root, environ=self._environ)
-            self._real = await stack.enter_async_context(real)
+            if self._given is not None:
+                self._real = self._given
+            else:
+                real = Host(state=self._state.url or self._state.root, environ=self._environ)
+                self._real = await stack.enter_async_context(real)
             self._folder = stack.enter_context(_folder(self._state))
             environ["BELLJAR_KEYS"] = str(self._folder / "keys")
             self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
@@ -138,6 +148,7 @@ class Replays:
         policy: str | Path | Policy | None = None,
         backend: BackendName | str | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
+        ticket: Ticket | None = None,
     ) -> Replay:
         """Replay a run that has ended, and compare it with its record.
 
@@ -146,6 +157,7 @@ class Replays:
             policy: under which it is to run; the recorded one when None.
             backend: in what; the recorded one when None.
             contexts: by name, those that are not registered any more, as sources. Others are found by their digests.
+            ticket: where the replay was ordered of a service.
 
         Raises:
             InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
@@ -154,12 +166,12 @@ class Replays:
         """
         keys = Keys.at(self._environ)
         recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
-        setting = _setting(recording, policy, backend)
+        setting = setting_of(recording, policy, backend)
         started = _marked(recording, setting)
-        async with self._real.noting(Tenant(recording.started.tenant), started) as note:
+        async with self._real.noting(Tenant(recording.started.tenant), started, ticket) as note:
             again = await self._again(recording, setting, contexts or {})
             found = _report(recording, setting, None if again[0] is None else again[0].run, again[1])
-            note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
+            note.finished = RunFinished(status=found.logged_status, calls=0, cost_nanousd=0)
         lines = await asyncio.to_thread(self._lines, recording, again[0], found.first)
         return msgspec.structs.replace(found, replay=str(note.run), lines=lines)
 
@@ -206,7 +218,7 @@ class Replays:
             Refusal, HostFault: as `Host.run`.
         """
         recording = await asyncio.to_thread(read_recording, self._state.journal, Keys.at(self._environ), run)
-        setting, tape = _setting(recording, policy, backend), recording.until(from_turn)
+        setting, tape = setting_of(recording, policy, backend), recording.until(from_turn)
         found = _contexts(self._real, recording, contexts or {})
         if found is None:
             raise InvalidInput(f"this cannot be forked without {recording.missing[-1]}", code="replay.context")
@@ -229,7 +241,7 @@ class Replays:
             )
 
     async def _again(
-        self, recording: Recording, setting: _Setting, given: Mapping[str, ContextSource]
+        self, recording: Recording, setting: Setting, given: Mapping[str, ContextSource]
     ) -> tuple[_Again | None, Actions]:
         """What it did now; nothing where it could not be run."""
         contexts = _contexts(self._own, recording, given)
@@ -248,8 +260,8 @@ class _Again(NamedTuple):
     outputs: Outputs
 
 
-class _Setting(NamedTuple):
-    """Under what it runs."""
+class Setting(NamedTuple):
+    """Under what a recorded run is run again."""
 
     policy: Policy
     asked: Policy  # as it is written; `policy` keeps what is to be compared, in a box of any image
@@ -257,7 +269,13 @@ class _Setting(NamedTuple):
     backend: str
 
 
-def _setting(recording: Recording, wish: str | Path | Policy | None, backend: str | None) -> _Setting:
+def setting_of(recording: Recording, wish: str | Path | Policy | None = None, backend: str | None = None) -> Setting:
+    """Under a policy and in a backend that somebody wishes, or else the recorded ones.
+
+    Raises:
+        InvalidInput: `replay.policy`: the recorded policy was not kept, and is none that is known here.
+        InvalidPolicy: the wish is wrong.
+    """
     started = recording.started
     if wish is None:
         wish = _recorded_policy(recording)
@@ -274,7 +292,7 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
             )
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
-    return _Setting(_open(policy, backend), policy, not unknown and digest(policy) != started.policy_digest, backend)
+    return Setting(_open(policy, backend), policy, not unknown and digest(policy) != started.policy_digest, backend)
 
 
 def _recorded_policy(recording: Recording) -> Policy | None:
@@ -297,7 +315,7 @@ def _open(policy: Policy, backend: str) -> Policy:
     )
 
 
-def _marked(recording: Recording, setting: _Setting) -> RunStarted:
+def _marked(recording: Recording, setting: Setting) -> RunStarted:
     old = recording.started
     return RunStarted(
         tenant=old.tenant,
@@ -338,7 +356,7 @@ def _contexts(host: Host, recording: Recording, given: Mapping[str, ContextSourc
     return found if found.keys() >= {one.name for one in recording.started.contexts} else None
 
 
-async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: dict[str, ContextSource]) -> None:
+async def _drive(host: Host, recording: Recording, setting: Setting, contexts: dict[str, ContextSource]) -> None:
     """Run the code again. Raises Refusal if it cannot even start."""
     old = recording.started
     names = dict.fromkeys(name for name in (old.root_model, old.sub_model) if name is not None)
@@ -395,7 +413,7 @@ def _done(journal: Path | str, keys: Keys) -> tuple[_Again, Actions]:
         return _Again(run, outputs), actions_of(run, outputs.digest)
 
 
-def _report(recording: Recording, setting: _Setting, again: Run | None, actions: Actions) -> Replay:
+def _report(recording: Recording, setting: Setting, again: Run | None, actions: Actions) -> Replay:
     recorded = recording.actions
     if recording.by == "cells" and not (recording.setup is not None and recording.setup.alone):
         recorded, actions = _without_turns(recorded), _without_turns(actions)

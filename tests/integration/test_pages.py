@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
+from belljar.audit import verify
 from belljar.audit.events import (
     CellFinished,
     CellStarted,
@@ -28,26 +29,33 @@ from belljar.audit.events import (
     RunFinished,
     RunStarted,
 )
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, ModelFailed
 from belljar.glyphs import glyphs
 from belljar.host import Host
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest
 from belljar.models.scripted import scripted_reply
-from belljar.service.pages import Forked, Waiting
+from belljar.service.pages import Again, DemoModel, Waiting
 from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.routes import FORM_BYTES_MAX, SESSION
+from belljar.service.parts import parts
+from belljar.testing import FakeModel
 from tests.browser import PATIENCE_MS, Seen, Unavailable, chromium
-from tests.pages import ADMIN, ALICE, AUDITOR, Site, serving, site
+from tests.integration.service.support import Serving
+from tests.integration.service.support import serving as service_running
+from tests.integration.support import Jar
+from tests.pages import ADMIN, ALICE, AUDITOR, READER, Site, serving, site
 from tests.unit.trajectories import HOSTILE
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 TEXT: Final = "\n".join(f"2026-11-{1 + at % 28:02} host {at % 13}: outage «{at}»" for at in range(4000))
+HANGS: Final = "while True: pass"
 LATER: Final = "20261128T000000-00000000000a"
 PATHS: Final = (
     "/runs",
     "/runs/{run}",
+    "/runs/{gone}",
     "/tenants?tenant=acme/alice",
     "/contexts?tenant=acme/alice",
     "/contexts/view?tenant=acme/alice&sha256={sha256}&start=100",
@@ -111,6 +119,7 @@ class Served(Site):
 
     run: str
     failed: str
+    gone: str
     other: str
     sha256: str
 
@@ -118,12 +127,13 @@ class Served(Site):
         how: dict[str, Any] = {"model": "scripted:demo", "context": TEXT}
         self.run = (await host.run("What happened?", tenant="acme/alice", **how)).run
         self.other = (await host.run("Whose is this?", tenant="beta", **how)).run
+        self.gone = (await host.run("What is it?", tenant="acme/alice", model="scripted:demo", context="pasted")).run
         self.failed = (await host.execute("print(context[0:9])\n1/0", context=TEXT, tenant="acme/alice")).run
         self.sha256 = (await host.add_context(TEXT, name="outage.log", tenant="acme/alice")).sha256
         await host.quotas.set("acme/alice", "day", calls=100, cost_nanousd=10**9)
 
     def path(self, path: str) -> str:
-        return self.url + path.format(run=self.run, sha256=self.sha256)
+        return self.url + path.format(run=self.run, gone=self.gone, sha256=self.sha256)
 
     def client(self, key: str = ADMIN) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, cookies={SESSION: f"session.{key}"}, timeout=60)
@@ -165,6 +175,46 @@ def ready(page: Page) -> None:
 
 def is_own(seen: Seen, served: Site) -> bool:
     return all(url.startswith(served.url) for url in seen.requests)
+
+
+@pytest.fixture
+def place(tmp_path: Path, images: Path) -> Iterator[Jar]:
+    """A state folder; the browser outlives it, so `Jar.check` would wait for that."""
+    made = Jar(tmp_path, images)
+    yield made
+    report = verify(made.journal)
+    assert (report.problems, report.unfinished) == ([], [])
+    assert made.open_reservations() == made.open_reservations(of_boxes=True) == 0
+
+
+@contextlib.contextmanager
+def service_of(jar: Jar, *models: Any, **settings: Any) -> Iterator[Serving]:
+    """A whole service, with its keys, its desk and its pages."""
+    with service_running(jar, models=[DemoModel(), *models], options={"extras": parts()}, **settings) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def logged_in(browser: Browser, service: Serving) -> Iterator[tuple[Page, Seen]]:
+    """A window of the service's admin."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    try:
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        go(page, f"{service.url}/login")
+        page.fill("input[name=key]", str(service.key))
+        page.click("button.main")
+        page.wait_for_url("**/runs")
+        yield page, Seen(page)
+    finally:
+        context.close()
+
+
+def registered(service: Serving, text: str) -> dict[str, str]:
+    """A context of the tenant acme, as an order names it."""
+    add = service.host.add_context(text, name="a text", tenant="acme")
+    document = asyncio.run_coroutine_threadsafe(add, service.loop).result(60)
+    return {"kind": "registered", "ref": f"sha256:{document.sha256}"}
 
 
 # -- who comes in ------------------------------------------------------------------------------------------------------
@@ -229,7 +279,7 @@ def test_every_answer_tells_the_browser_to_load_nothing_from_elsewhere(served: S
     others = ("/login", "/", "/favicon.ico", f"{STATIC}/pages.js", f"{STATIC}/nothing", "/runs/{run}/proof")
     with served.client() as client:
         for path in (*PATHS, *others):
-            answer = client.get(path.format(run=served.run, sha256=served.sha256))
+            answer = client.get(served.path(path))
             policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
             assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == (
                 "'none'",
@@ -458,6 +508,7 @@ def test_what_runs_is_watched_until_it_ends_and_stays_open_where_the_reader_open
         until(lambda: page.evaluate(renewed) > before, what="the page was renewed")
         assert page.locator("#r0c0t0").get_attribute("open") is not None
         assert page.locator(".acts .danger").count() == 1
+        assert page.locator("#top .st").inner_text() == "running"
         gate.open.set()
         page.locator("#proof:not([hidden])").wait_for()
         assert page.locator("#top .st").inner_text() == "ok"
@@ -470,6 +521,18 @@ def test_what_runs_is_watched_until_it_ends_and_stays_open_where_the_reader_open
         assert page.title().startswith("Run 2")
         assert is_own(seen, served)
         assert seen.complaints == []
+
+
+def test_the_page_of_a_run_shows_the_quotas_that_it_touches_to_who_may_see_them(
+    browser: Browser, served: Served
+) -> None:
+    with window(browser, served) as (page, _):
+        go(page, served.path("/runs/{run}"))
+        assert page.locator("#levels .gauge .label").all_inner_texts() == ["cost", "model calls"]
+        assert "of 100" in page.locator("#levels").inner_text()
+    with window(browser, served, READER) as (page, _):
+        go(page, served.path("/runs/{run}"))
+        assert page.locator("#levels").count() == 0
 
 
 def test_a_run_is_cancelled_by_a_button(browser: Browser, served: Served) -> None:
@@ -494,6 +557,9 @@ def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, serv
         async def get(self, run: str) -> Waiting | None:
             return next((one for one in waits if one.run == run), None)
 
+        def compared(self, run: str) -> None:
+            return None
+
     served.reader._queue = Queue()
     try:
         with window(browser, served) as (page, seen):
@@ -511,16 +577,91 @@ def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, serv
 def test_a_fork_and_a_replay_are_ordered_as_the_page_offers_them(browser: Browser, served: Served) -> None:
     with window(browser, served, ALICE) as (page, _):
         go(page, served.path("/runs/{run}"))
+        assert page.locator(".gone").count() == 0
+        go(page, served.path("/runs/{gone}"))
+        assert "is not registered" in page.locator(".gone").inner_text()
         page.fill(".acts input[name=from_turn]", "2")
+        page.fill(".acts textarea", TEXT[:9])
         page.locator(".acts button", has_text="Fork").click()
         until(lambda: len(served.actions.ordered) == 1, what="the fork is ordered")
-        go(page, served.path("/runs/{run}"))
+        go(page, served.path("/runs/{gone}"))
+        page.select_option(".acts select", served.sha256)
         page.locator(".acts button", has_text="Replay").click()
         until(lambda: len(served.actions.ordered) == 2, what="the replay is ordered")
     fork, replay = served.actions.ordered
     served.actions.ordered.clear()
-    assert fork == Forked(run=served.run, from_turn=2, model="scripted:demo")
-    assert replay == ("replay", served.run)
+    assert fork == Again(run=served.gone, from_turn=2, model="scripted:demo", texts={"context": TEXT[:9]})
+    assert replay == Again(run=served.gone, contexts={"context": served.sha256})
+
+
+def test_a_run_is_forked_and_replayed_and_each_leads_to_its_origin(browser: Browser, place: Jar) -> None:
+    """By the service's own desk; both over a registered context, by the demo's scripted model."""
+    with service_of(place) as service, service.client() as api, logged_in(browser, service) as (page, seen):
+        api.headers["prefer"] = "wait=60"
+        contexts = {"context": registered(service, TEXT[:5000])}
+        asked = {"question": "What happened?", "model": "scripted:demo", "contexts": contexts, "tenant": "acme"}
+        run = api.post("/v1/runs", json=asked).json()["run"]
+        go(page, f"{service.url}/runs/{run}")
+        assert page.locator(".gone").count() == 0
+        page.fill(".acts input[name=from_turn]", "3")
+        page.locator(".acts button", has_text="Fork").click()
+        page.wait_for_url(lambda url: "/runs/2" in url and run not in url)
+        page.locator("#proof:not([hidden])").wait_for()
+        fork = page.url.rpartition("/")[2]
+        told = page.locator(".origin").inner_text()
+        assert "before turn 3 was taken over" in told
+        assert "written before" in told
+        assert page.locator("#top .st").first.inner_text() == "ok"
+        assert page.locator(".origin a").get_attribute("href") == f"/runs/{run}"
+        state = api.get(f"/v1/runs/{fork}").json()
+        assert (state["tenant"], state["by"]) == ("acme", api.get(f"/v1/runs/{run}").json()["by"])
+        # What the first two turns and their queries were answered was paid for before.
+        assert (state["result"]["turns"], state["result"]["cells"]) == (3, 3)
+
+        go(page, f"{service.url}/runs/{run}")
+        page.locator(".acts button", has_text="Replay").click()
+        page.wait_for_url(lambda url: "/runs/2" in url and run not in url and fork not in url)
+        page.locator("#compared").wait_for()
+        assert "It did the same again" in page.locator("#compared").inner_text()
+        assert "no model is asked" in page.locator(".origin").inner_text()
+        assert page.locator("#top .st").first.inner_text() == "ok"
+        assert page.locator(".acts form").count() == 0  # a replay is not replayed itself
+        page.click(".origin a")
+        page.wait_for_url(f"**/runs/{run}")
+        assert seen.complaints == []
+
+
+def test_a_run_whose_text_was_pasted_is_done_again_with_what_is_given_instead(browser: Browser, place: Jar) -> None:
+    with service_of(place) as service, service.client() as api, logged_in(browser, service) as (page, seen):
+        api.headers["prefer"] = "wait=60"
+        asked = {"code": "print(context[0:3])", "contexts": {"context": {"kind": "text", "text": "abcdef"}}}
+        run = api.post("/v1/runs", json={**asked, "tenant": "acme"}).json()["run"]
+        registered(service, "another text")
+        go(page, f"{service.url}/runs/{run}")
+        assert "is not registered" in page.locator(".gone").inner_text()
+        page.locator(".acts button", has_text="Replay").click()
+        page.locator("[role=alert]", has_text="is not registered any more").wait_for()
+        for choose, word in (
+            (lambda: page.fill(".gone textarea", "abcdef"), "It did the same again"),
+            (lambda: page.select_option(".gone select", index=1), "It did something else"),
+        ):
+            go(page, f"{service.url}/runs/{run}")
+            choose()
+            page.locator(".acts button", has_text="Replay").click()
+            page.locator("#compared").wait_for()
+            assert word in page.locator("#compared").inner_text()
+        assert "first difference, recorded" in page.locator("#compared").inner_text()
+        assert [one for one in seen.complaints if "400" not in one] == []
+
+
+def test_an_order_that_never_began_says_so_on_its_page(browser: Browser, place: Jar) -> None:
+    with service_of(place, running=1) as service, service.client() as api, logged_in(browser, service) as (page, _):
+        first, second = (api.post("/v1/runs", json={"code": HANGS, "tenant": "acme"}).json()["run"] for _ in range(2))
+        go(page, f"{service.url}/runs/{second}")
+        page.locator("text=Cancel the run").click()
+        page.locator(".none-yet", has_text="It did not begin").wait_for()
+        assert page.locator(".acts form, form.acts").count() == 0
+        api.delete(f"/v1/runs/{first}")
 
 
 def test_the_browser_checks_the_receipt_itself(browser: Browser, served: Served) -> None:
@@ -684,6 +825,14 @@ def test_a_context_is_read_a_page_at_a_time_from_any_place(browser: Browser, ser
     with window(browser, served, ALICE) as (page, seen):
         go(page, served.path("/contexts"))
         assert "4,000" in page.locator("tbody tr").inner_text()
+        uses = page.locator("tbody tr td").nth(6)
+        before = int(uses.inner_text())
+        assert before >= 2
+        served.do(served.host.execute("print(1)", context=TEXT, tenant="acme/alice"))
+        served.do(served.host.execute("print(1)", context="another", tenant="acme/alice"))
+        served.do(served.host.execute("print(1)", context=TEXT, tenant="acme"))
+        go(page, served.path("/contexts"))
+        assert int(uses.inner_text()) == before + 1  # the tenant's own runs with it alone
         page.click("tbody a")
         text = page.locator(".viewer")
         text.wait_for()
@@ -749,6 +898,39 @@ def test_the_walls_are_tried_by_a_button(browser: Browser, served: Served) -> No
         jail.locator("table").wait_for()
         assert "seccomp" in jail.inner_text()
         assert seen.complaints == []
+
+
+def test_health_tells_what_waits_for_whom_and_which_models_fail(browser: Browser, place: Jar) -> None:
+    async def fail(_: ModelRequest) -> str:
+        raise ModelFailed("the provider answered 529 (overloaded)")
+
+    flaky = FakeModel(fail, "scripted:flaky")
+    with (
+        service_of(place, flaky, running=1) as service,
+        service.client() as api,
+        logged_in(browser, service) as (page, seen),
+    ):
+        asked = {"code": "llm_query('x')", "sub_model": flaky.name, "tenant": "acme"}
+        api.post("/v1/runs", json=asked, headers={"prefer": "wait=60"})
+        runs = [api.post("/v1/runs", json={"code": HANGS, "tenant": f"acme/{n}"}).json()["run"] for n in range(3)]
+        until(lambda: api.get(f"/v1/runs/{runs[0]}").json()["state"] == "running", what="the first runs")
+        go(page, f"{service.url}/health")
+        cards = page.locator(".card")
+        queue = cards.filter(has=page.locator("h2", has_text="Queue"))
+        assert "2 of 5,000" in queue.inner_text()
+        assert "1 of 1" in queue.inner_text()
+        assert queue.locator("tbody tr").all_inner_texts() == ["acme\t2\t1"]
+        errors = cards.filter(has=page.locator("h2", has_text="Provider errors"))
+        model, code, last_hour, in_all = errors.locator("tbody td").all_inner_texts()
+        assert (model, code, last_hour) == (flaky.name, "529", in_all)
+        assert int(in_all) >= 1
+        assert "in the last hour" in errors.locator(".st").inner_text()
+        assert "jail" in cards.filter(has=page.locator("h2", has_text="Boxes")).inner_text()
+        page.set_viewport_size({"width": 390, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert seen.complaints == []
+        for run in reversed(runs):
+            api.delete(f"/v1/runs/{run}")
 
 
 def test_who_reads_what_was_said_stands_in_the_log_once_in_a_while(served: Served) -> None:

@@ -3,6 +3,7 @@
 from belljar.jobs.desk import Desk
 from belljar.jobs.orders import (
     Asked,
+    AskedAgain,
     AskedSession,
     Busy,
     Context,
@@ -21,6 +22,7 @@ from belljar.jobs.orders import (
 
 __all__ = [
     "Asked",
+    "AskedAgain",
     "AskedSession",
     "Busy",
     "Context",

@@ -15,6 +15,8 @@ run's start and end are written together with the order's (`book`), so whatever 
 Everything of an order happens in one task, its own, and what another part wants of it (`cancel`, `drain`) it asks of
 that task: the box is killed through the host, or, before there is one, the task is cancelled.
 
+An order to do a run again (`again`) goes the same way; a replay does so in boxes of a host of its own.
+
 A key whose order was interrupted makes a new run. What the dead one was answered is read from its kept contents, and
 the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`).
 """
@@ -26,7 +28,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from typing import Any, Final, NamedTuple, Self, get_args
 
@@ -37,6 +39,7 @@ from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded
 from belljar.heavy import off_loop
 from belljar.host import Host, Ticket, Vetted
 from belljar.identity import RunId, Tenant, TraceParent
+from belljar.jobs.again import TakenOver, answers_of, forked_from, read_again
 from belljar.jobs.book import OrderBook
 from belljar.jobs.following import Following
 from belljar.jobs.found import Found, Wish, check_page
@@ -48,6 +51,7 @@ from belljar.jobs.orders import (
     REFUSED,
     RUNNING,
     Asked,
+    AskedAgain,
     AskedSession,
     Busy,
     DeskLimits,
@@ -66,14 +70,13 @@ from belljar.jobs.queue import FairQueue, Full
 from belljar.jobs.sittings import Sittings
 from belljar.jobs.work import Work, fault_of, limit_of
 from belljar.journal.tables import OrderRow
-from belljar.lifecycle import Fork, new_run_id
-from belljar.models.replay import Tape
+from belljar.lifecycle import new_run_id
 from belljar.policy import Policy, presets
-from belljar.recording import read_recording
+from belljar.replay import Replay, Replays, Setting
 from belljar.streaming import StreamEvent
 from belljar.tasks import stopped, to_the_end
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "TenantLoad"]
 
 _log = logging.getLogger("belljar")
 # How often it looks for what other processes ask of it, and for what has been kept long enough.
@@ -81,6 +84,8 @@ TICK_S: Final = 1.0
 _PRUNE_S: Final = 600.0
 _RETRY_S_MAX: Final = 60.0
 _KILL_S: Final = 0.2
+# Recordings that are read at once, and replays that are under way.
+_RECORDINGS: Final = 2
 # How long a run takes, before there was one: for `Retry-After`.
 _RUN_S: Final = 5.0
 # States of a run that has a result.
@@ -124,6 +129,9 @@ class Desk:
         self._hearing: list[Callable[[OrderState], None]] = []
         self._run_s = _RUN_S
         self._prune_at = 0.0
+        # What is kept of a run's answers is in memory while it is read, and while it is replayed.
+        self._recordings = asyncio.Semaphore(_RECORDINGS)
+        self._replaying = asyncio.Semaphore(_RECORDINGS)
 
     async def __aenter__(self) -> Self:
         host, limits = self.host, self.limits
@@ -170,12 +178,37 @@ class Desk:
         self._check_room(tenant, size)
         vetted = await self._vet(asked, tenant, by)
         self._check_room(tenant, size)
-        retries = None if known is None else known.run
         row = self._book.new(new_run_id(), tenant, by, idem, digest)
         hub = Hub(self.limits.events_bytes)
+        retries = None if known is None else known.run
         work = Work(RunId(row.run), tenant, by, asked, vetted, hub, retries=retries, caller=caller)
-        self._queue.put(row.run, tenant, work, size)
-        placing = asyncio.create_task(self._place(work, row, vetted))
+        return await self._enqueue(work, row, size)
+
+    async def submit_again(self, asked: AskedAgain, *, by: str) -> Order:
+        """As `submit`, for a run that has ended and is to be replayed or forked, as an order of its own tenant.
+
+        Raises:
+            InvalidInput: it cannot be done again so: as `Replays.replay` and `Replays.fork`.
+            Busy, InvalidPolicy, PolicyDenied, QuotaExceeded, HostFault: as `submit`.
+        """
+        if self._draining:
+            raise _stopping()
+        async with self._recordings:
+            tenant, whole, setting = await asyncio.to_thread(read_again, self.host, asked)
+        if isinstance(whole, Asked):
+            check_asked(whole)
+        digest, size = await off_loop(chars_of(whole), digest_of, whole)
+        self._check_room(tenant, size)
+        vetted = await self._vet(whole, tenant, by, setting)
+        self._check_room(tenant, size)
+        row = self._book.new(new_run_id(), tenant, by, "", digest)
+        hub = Hub(self.limits.events_bytes)
+        return await self._enqueue(Work(RunId(row.run), tenant, by, whole, vetted, hub, again=asked), row, size)
+
+    async def _enqueue(self, work: Work, row: OrderRow, size: int) -> Order:
+        """A place in the queue, and then the order on the disk."""
+        self._queue.put(row.run, work.tenant, work, size)
+        placing = asyncio.create_task(self._place(work, row))
         self._tasks.add(placing)
         placing.add_done_callback(self._placed)
         return await asyncio.shield(placing)  # who goes away meanwhile has ordered all the same
@@ -185,13 +218,13 @@ class Desk:
         if not placing.cancelled():
             placing.exception()  # whoever waited has it
 
-    async def _place(self, work: Work, row: OrderRow, vetted: Vetted) -> Order:
+    async def _place(self, work: Work, row: OrderRow) -> Order:
         """Write the order, and let it have its turn."""
         made = "new"
         try:
             if work.retries is not None:
-                made = "anew" if await self._answers_of(work.retries) is None else "forked"
-            taken = await self._book.take(row, vetted.admission, retries=work.retries)
+                made = "anew" if await self._taken_over(work) is None else "forked"
+            taken = await self._book.take(row, work.admission, retries=work.retries)
         except BaseException as error:
             self._drop(work)
             if isinstance(error, QuotaExceeded):
@@ -232,13 +265,16 @@ class Desk:
             observed=full.observed,
         )
 
-    async def _vet(self, asked: Asked | AskedSession, tenant: Tenant, by: str) -> Vetted:
+    async def _vet(
+        self, asked: Asked | AskedSession, tenant: Tenant, by: str, setting: Setting | None = None
+    ) -> Vetted:
+        """A replay has the policy of its record (`setting`), and no models."""
         for name in (asked.model, asked.sub_model):
             self._check_model(name)
         return await self.host.vet(
             by=by,
             tenant=tenant,
-            policy=self._policy(asked.policy),
+            policy=self._policy(asked.policy) if setting is None else setting.asked,
             backend=asked.backend,
             language=asked.language,
             models=(asked.model, asked.sub_model or asked.model),
@@ -283,8 +319,7 @@ class Desk:
         state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
         try:
             if not work.is_given_up:
-                work.result = await self._ordered(work)
-                state = self._state_of(work, work.result.status)
+                state = self._state_of(work, await self._done(work))
         except Refusal as refusal:
             state, work.error, work.limit = REFUSED, fault_of(refusal), limit_of(refusal)
         except HostFault as fault:
@@ -300,7 +335,7 @@ class Desk:
 
     async def _settle(self, work: Work, state: str) -> None:
         """Its row is ended if its run has not done so; then that is its state."""
-        if work.result is None:
+        if work.result is None and work.report is None:
             try:
                 state = await self._book.settle(work.run, state)
             except HostFault as fault:
@@ -312,8 +347,16 @@ class Desk:
         """Of its order, where its run ends so."""
         return INTERRUPTED if work.is_interrupted and status == "killed" else status
 
+    async def _done(self, work: Work) -> str:
+        """Do what was ordered. Returns how it ended."""
+        if work.is_replay:
+            work.report = await self._replayed(work)
+            return work.report.logged_status
+        work.result = await self._ordered(work)
+        return work.result.status
+
     async def _ordered(self, work: Work) -> Result:
-        taken_over = None if work.retries is None else await self._answers_of(work.retries)
+        taken_over = await self._taken_over(work)
         ticket = Ticket(
             run=work.run,
             by=work.by,
@@ -323,6 +366,7 @@ class Desk:
             tape=None if taken_over is None else taken_over.tape,
             fork=None if taken_over is None else taken_over.fork,
             seed=None if taken_over is None else taken_over.seed,
+            tools=() if taken_over is None else taken_over.tools,
         )
         asked = work.shown()
         return await self.host.ordered(
@@ -339,8 +383,34 @@ class Desk:
             answer_type=work.answer_schema,
         )
 
-    async def _answers_of(self, run: str) -> _TakenOver | None:
-        return await asyncio.to_thread(_answers_of, self.host, run)
+    async def _replayed(self, work: Work) -> Replay:
+        assert work.again is not None, "it is a replay"
+        host = self.host
+        ticket = Ticket(
+            run=work.run,
+            by=work.by,
+            begun=self._book.begins(work.run),
+            ended=lambda status: self._book.ends(work.run, lambda: self._state_of(work, status)),
+        )
+        async with self._replaying:
+            try:
+                async with Replays(host.state, host.environ, host=host) as replays:
+                    return await replays.replay(work.again.run, contexts=work.sources, ticket=ticket)
+            except Refusal as refusal:
+                if (await asyncio.to_thread(self._found.state, work.run)).started_ns is None:
+                    await host.log_refusal(work.tenant, refusal, by=work.by, run=work.run)
+                raise
+
+    async def _taken_over(self, work: Work) -> TakenOver | None:
+        """What it does not have to ask for: of the run that it forks, or of the interrupted one."""
+        if work.again is not None:
+            assert work.again.from_turn is not None, "it is a fork"
+            try:
+                return await asyncio.to_thread(forked_from, self.host, work.again.run, work.again.from_turn)
+            except Refusal as refusal:  # its contents were erased meanwhile
+                await self.host.log_refusal(work.tenant, refusal, by=work.by, run=work.run)
+                raise
+        return None if work.retries is None else await asyncio.to_thread(answers_of, self.host, work.retries)
 
     def _over(self, work: Work, state: str) -> None:
         work.over(state)
@@ -348,7 +418,7 @@ class Desk:
 
     def _keep(self, work: Work) -> None:
         """For a while it is found here, and not in the log alone; unless its result was lost on the way."""
-        if work.result is None and work.state in _RESULTS and work.error is None:
+        if work.result is None and work.report is None and work.state in _RESULTS and work.error is None:
             self._works.pop(work.run, None)
         else:
             self._works[work.run] = work
@@ -386,10 +456,15 @@ class Desk:
         _check_run(run)
         return Tenant((await asyncio.to_thread(self._found.state, run)).tenant)
 
-    def waiting(self, run: str) -> OrderState | None:
-        """A run that waits for its turn here; None if it does not."""
+    def known(self, run: str) -> OrderState | None:
+        """A run as this process knows it: while it waits and runs here, and for a while after. None if it does not."""
         work = self._works.get(run)
-        return self._shown(work) if work is not None and work.state == QUEUED else None
+        return None if work is None else self._shown(work)
+
+    def report(self, run: str) -> Replay | None:
+        """What came of a replay that ended here a while ago; None if this is not one, or it is no longer known."""
+        work = self._works.get(run)
+        return None if work is None else work.report
 
     def _shown(self, work: Work) -> OrderState:
         if work.state == QUEUED:
@@ -643,10 +718,11 @@ class Desk:
         return self._draining
 
     def load(self) -> dict[str, int]:
-        """For metrics: `running`, `queued`, `slots`, `sessions`, `listeners`."""
+        """For metrics: `running`, `queued`, `queued_bytes`, `slots`, `sessions`, `listeners`."""
         return {
             "running": len(self._running),
             "queued": len(self._queue),
+            "queued_bytes": self._queue.size_bytes,
             "slots": self.limits.slots,
             "sessions": len(self._sittings),
             "listeners": sum(work.hub.listeners for work in self._works.values()) + self._following.listeners,
@@ -660,30 +736,24 @@ class Desk:
         work = self._works.get(run.partition(".")[0])
         return None if work is None else work.caller
 
+    def busiest(self, limit: int) -> list[TenantLoad]:
+        """Tenants of the first level for whom something waits or runs here, those with most of it first."""
+        queued = self._queue.firsts()
+        running = Counter(str(work.tenant.levels[0]) for work in self._running.values())
+        found = [TenantLoad(name, queued.get(name, 0), running[name]) for name in {*queued, *running}]
+        return sorted(found, key=lambda one: (-one.queued, -one.running, one.tenant))[:limit]
+
     def on_end(self, tell: Callable[[OrderState], None]) -> None:
         """Call `tell` with each run that ends here; a plain function that does not wait."""
         self._hearing.append(tell)
 
 
-class _TakenOver(NamedTuple):
-    """What an interrupted run was answered."""
+class TenantLoad(NamedTuple):
+    """A tenant of the first level: how many orders wait and run, of it and those below it."""
 
-    tape: Tape
-    fork: Fork
-    seed: str | None
-
-
-def _answers_of(host: Host, run: str) -> _TakenOver | None:
-    """None where nothing was answered, or nothing of that is kept."""
-    try:
-        recording = read_recording(host.state.journal, host.keys, run)
-    except InvalidInput:  # it never began
-        return None
-    tape = recording.answered()
-    if not tape.asked:
-        return None
-    turns = sum(1 for one in tape.asked if one.purpose == "root" and not one.place)
-    return _TakenOver(tape, Fork(run, turns + 1), recording.started.seed)
+    tenant: str
+    queued: int
+    running: int
 
 
 def _order(row: OrderRow, made: str) -> Order:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, assert_never
 
 import msgspec
@@ -36,6 +37,7 @@ __all__ = [
     "REFUSED",
     "RUNNING",
     "Asked",
+    "AskedAgain",
     "AskedSession",
     "Busy",
     "Context",
@@ -127,6 +129,22 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     answer_schema: dict[str, Any] | None = None
 
 
+class AskedAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has ended is to be done again: replayed and compared with its record, or forked.
+
+    Attributes:
+        run: its id.
+        from_turn: it is forked from this turn on, counted from 1; None replays it.
+        model: asked from that turn on; None for a replay, which asks nobody.
+        contexts: by the names that they have in the run, those that stand in the place of recorded ones.
+    """
+
+    run: str
+    from_turn: int | None = None
+    model: str | None = None
+    contexts: Mapping[str, Context] = {}
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What came of `Desk.submit`.
 
@@ -150,8 +168,8 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as far as it can be told here, whoever ordered it and wherever it runs.
 
     Attributes:
-        state: `queued`, `running`, `cancelling`, how it ended (a status of a result), `interrupted`, `cancelled` or
-            `refused`.
+        state: `queued`, `running`, `cancelling`, how it ended (a status of a result; of a replay also `diverged` or
+            `incomplete`), `interrupted`, `cancelled` or `refused`.
         parent: of a child run.
         by: who ordered it of a service; None if nobody did.
         retried_as: the run that a retry with the same key made of this one.
@@ -323,7 +341,7 @@ def check_idem(idem: str) -> None:
         )
 
 
-def digest_of(asked: Asked) -> tuple[bytes, int]:
+def digest_of(asked: Asked | AskedSession) -> tuple[bytes, int]:
     """SHA-256 of a request in its canonical form, and how many bytes it has.
 
     Keys are sorted, what is as by default is left out, and each context stands there as its own digest.

@@ -86,6 +86,10 @@ class FairQueue(Generic[_T]):
         node = self._find(tenant)
         return 0 if node is None else node.count
 
+    def firsts(self) -> dict[str, int]:
+        """How many orders wait of each tenant of the first level, and those below it."""
+        return {name: node.count for name, node in self._root.below.items()}
+
     def full(self, tenant: Tenant, size: int) -> Full | None:
         """Why an order of this size has no room; None if it has."""
         if len(self._waiting) >= self._count_max:

@@ -16,12 +16,14 @@ from belljar.jobs.hub import Hub
 from belljar.jobs.orders import (
     QUEUED,
     Asked,
+    AskedAgain,
     AskedSession,
     JsonContext,
     OrderState,
     RegisteredContext,
     TextContext,
 )
+from belljar.replay import Replay
 from belljar.sources import ContextSource, Verbatim
 from belljar.streaming import ResultEvent
 
@@ -42,6 +44,7 @@ class Work:
         *,
         retries: str | None = None,
         caller: TraceParent | None = None,
+        again: AskedAgain | None = None,
     ) -> None:
         self.run: Final = run
         self.tenant: Final = tenant
@@ -49,11 +52,13 @@ class Work:
         self.hub: Final = hub
         self.retries: Final = retries
         self.caller: Final = caller
+        self.again: Final = again
         self.asked_ns: Final = time.time_ns()
         self.question = asked.question if isinstance(asked, Asked) else None
         self.code = asked.code if isinstance(asked, Asked) else None
         self.answer_schema = asked.answer_schema if isinstance(asked, Asked) else None
         self.sources = _sources(asked, vetted)
+        self.admission: Final = vetted.admission
         self._brief = OrderState(
             run=str(run),
             tenant=str(tenant),
@@ -70,6 +75,7 @@ class Work:
         self.started_ns: int | None = None
         self.ended_ns: int | None = None
         self.result: Result | None = None
+        self.report: Replay | None = None  # of a replay, in place of a result
         self.error: ErrorInfo | None = None
         self.limit: Limit | None = None
         self.done: Final = asyncio.Event()
@@ -79,6 +85,10 @@ class Work:
         # The process ends before it does: what is killed is `interrupted`, and may be retried.
         self.is_interrupted = False
         self.is_cancelled = False
+
+    @property
+    def is_replay(self) -> bool:
+        return self.again is not None and self.again.from_turn is None
 
     @property
     def is_given_up(self) -> bool:

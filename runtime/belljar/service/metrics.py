@@ -18,7 +18,6 @@ caller chose.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, Protocol
@@ -49,6 +48,7 @@ from belljar.audit.signing import signed_size
 from belljar.errors import BelljarError, Refusal
 from belljar.host import Host
 from belljar.ledger import Quota
+from belljar.service.provider_errors import code_of
 
 __all__ = ["FRESH_S", "TENANTS_MAX", "HostSources", "Metrics", "MetricsPage", "Reading", "Sources"]
 
@@ -62,7 +62,6 @@ _UNDER_WAY_MAX: Final = 20_000
 _OTHER: Final = "other"
 _START_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LONG_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
-_HTTP_STATUS: Final = re.compile(r"\b([45]\d\d)\b")
 _DIMENSIONS: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes", "cpu_ms", "wall_ms")
 _USD: Final = 1e9
 
@@ -242,8 +241,7 @@ class Metrics:
 
     def _query_failed(self, _run: str, event: QueryFailed) -> None:
         self._answered("failed", event)
-        found = _HTTP_STATUS.search(event.error)
-        self._errors.add("no_answer" if found is None else found[1])
+        self._errors.add(code_of(event))
 
     def _answered(self, outcome: str, event: QueryCompleted | QueryFailed) -> None:
         asked = self._asked.pop(event.action, None)

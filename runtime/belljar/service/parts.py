@@ -35,6 +35,8 @@ from belljar.service.metrics import HostSources, Metrics, MetricsPage
 from belljar.service.pages import HostReader, Visitor, pages
 from belljar.service.pages.acting import DeskActions, DeskQueue
 from belljar.service.pages.rendering import STATIC
+from belljar.service.pages.standing import errors_section, queue_section
+from belljar.service.provider_errors import ProviderErrors
 from belljar.service.records import request_record
 from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
 from belljar.service.settings import DEMO
@@ -79,8 +81,14 @@ async def _nothing(_: Asking[Any, Any]) -> None:
 
 def _pages(service: Service) -> Extra:
     models = (*service.settings.models, DEMO)
+    errors = ProviderErrors()
+    service.host.heard_by(errors.observe)
     reader = HostReader(
-        service.host, version=version("belljar"), queue=DeskQueue(service.desk), environ=service.host.environ
+        service.host,
+        version=version("belljar"),
+        more=lambda: [queue_section(service.desk), errors_section(errors)],
+        queue=DeskQueue(service.desk),
+        environ=service.host.environ,
     )
     made = pages(
         reader,

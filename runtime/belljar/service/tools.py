@@ -394,8 +394,8 @@ class Call:
         return await _done(result)
 
     async def _followed(self, run: str) -> Result:
-        if (waiting := self.desk.waiting(run)) is not None:
-            self.tell(waiting.place or 0)
+        if (known := self.desk.known(run)) is not None and known.state == QUEUED:
+            self.tell(known.place or 0)
         result = None
         async with contextlib.aclosing(self.desk.events(run)) as events:
             async for _, event in events:
@@ -500,9 +500,9 @@ def _listed(state: OrderState) -> Listed:
 async def _show_run(call: Call, wish: _Show) -> Shown:
     run = RunId(wish.run)
     call.of = str(run)
-    if (waiting := call.desk.waiting(run)) is not None:
-        _check_known(call, run, waiting.tenant)
-        return _not_begun(waiting)
+    if (known := call.desk.known(run)) is not None and known.state == QUEUED:
+        _check_known(call, run, known.tenant)
+        return _not_begun(known)
     return await asyncio.to_thread(_shown, call, run)
 
 

@@ -12,6 +12,6 @@
 from belljar.service.pages.demo import DemoModel
 from belljar.service.pages.reading import HostReader
 from belljar.service.pages.routes import pages
-from belljar.service.pages.seams import Actions, Asked, Forked, Login, Reader, Visitor, Waiting
+from belljar.service.pages.seams import Actions, Again, Asked, Login, Reader, Visitor, Waiting
 
-__all__ = ["Actions", "Asked", "DemoModel", "Forked", "HostReader", "Login", "Reader", "Visitor", "Waiting", "pages"]
+__all__ = ["Actions", "Again", "Asked", "DemoModel", "HostReader", "Login", "Reader", "Visitor", "Waiting", "pages"]

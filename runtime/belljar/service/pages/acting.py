@@ -1,37 +1,30 @@
-"""What a page's form orders, done by the service's own calls: a desk, quotas, sessions.
-
-A replay and a fork have a host of their own over the same journal (`belljar.replay`), a few at a time: a page waits for
-the end of one, up to `_PATIENCE_S`; after that it goes on, and is found in the list of runs.
-"""
+"""What a page's form orders, done by the service's own calls: a desk, quotas, sessions."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
-from belljar.errors import PolicyDenied
+from belljar.audit.export.view import Fact
 from belljar.identity import Language, Tenant
-from belljar.jobs import Busy, Context, Desk, OrderState, RegisteredContext, TextContext
+from belljar.jobs import AskedAgain, Context, Desk, OrderState, RegisteredContext, TextContext
 from belljar.ledger import Period
-from belljar.replay import Replays
+from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
-from belljar.service.pages.seams import Asked, Forked, Login, Visitor, Waiting
+from belljar.service.pages.seams import Again, Asked, Compared, Login, Visitor, Waiting
 from belljar.service.records import request_record
 from belljar.service.routes import Service
 from belljar.service.settings import Profile
 
 __all__ = ["DeskActions", "DeskQueue"]
 
-_AGAIN_MAX: Final = 2
-_PATIENCE_S: Final = 60.0
 _LISTED: Final = 50
 _THROTTLED: Final = "access.throttled"
+_ACTION_CHARS_MAX: Final = 400
 
 
 class DeskQueue:
-    """The runs that wait at a desk."""
+    """The runs that wait at a desk, and what came of its replays."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -41,8 +34,12 @@ class DeskQueue:
         return [_waiting(state) for state in found.runs]
 
     async def get(self, run: str) -> Waiting | None:
-        state = self._desk.waiting(run)
+        state = self._desk.known(run)
         return None if state is None else _waiting(state)
+
+    def compared(self, run: str) -> Compared | None:
+        report = self._desk.report(run)
+        return None if report is None else _compared(report)
 
 
 def _waiting(state: OrderState) -> Waiting:
@@ -53,7 +50,36 @@ def _waiting(state: OrderState) -> Waiting:
         model=state.model or state.sub_model or "",
         since_ns=state.asked_ns or 0,
         place=state.place,
+        is_open=state.is_open,
+        why="" if state.error is None else state.error.message,
     )
+
+
+def _compared(found: Replay) -> Compared:
+    tone, word = _OUTCOMES[found.outcome if found.by is not None else "not run"]
+    told = {
+        "actions that are equal": f"{found.equal_actions:,} of {found.actions:,}" if found.by is not None else None,
+        "run again by its": found.by,
+        "in": f"{found.backend} under {found.policy}" if found.by is not None else None,
+        "how it ended now": found.status,
+        "policy": "not the one of the record, or changed since" if found.policy_changed else None,
+    }
+    if (first := found.first) is not None:
+        for label, action in (("first difference, recorded", first.recorded), ("and now", first.replayed)):
+            told[label] = "nothing" if action is None else action.says()[:_ACTION_CHARS_MAX]
+    facts = [Fact(label=label, value=value) for label, value in told.items() if value is not None]
+    facts += [Fact(label=f"other {name}", value=f"{old} then, {new} now") for name, (old, new) in found.differs.items()]
+    facts += [Fact(label="missing", value=line) for line in found.missing]
+    facts += [Fact(label="refused now", value=f"{one.code}, {one.count:,} times") for one in found.refused]
+    return Compared(tone=tone, word=word, facts=facts, lines=found.lines)
+
+
+_OUTCOMES: Final[dict[str, tuple[Any, str]]] = {
+    "equal": ("good", "It did the same again"),
+    "diverged": ("bad", "It did something else"),
+    "incomplete": ("warn", "What could be compared is the same, and some of it could not be"),
+    "not run": ("warn", "It could not be run again, so nothing was compared"),
+}
 
 
 class DeskActions:
@@ -61,7 +87,6 @@ class DeskActions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._again: set[asyncio.Task[str]] = set()
 
     async def login(self, secret: str, address: str) -> Login:
         session = await self._service.access.log_in(secret, address=address)
@@ -89,36 +114,13 @@ class DeskActions:
         wanted = ordered(profile, contexts, question=asked.question or None, code=asked.code or None)
         return (await self._service.desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
 
-    async def fork(self, visitor: Visitor, forked: Forked) -> str:
-        async def work(replays: Replays) -> str:
-            return (await replays.fork(forked.run, forked.from_turn, model=forked.model)).run
-
-        return await self._once_more(work)
-
-    async def replay(self, visitor: Visitor, run: str) -> str:
-        async def work(replays: Replays) -> str:
-            return (await replays.replay(run)).replay
-
-        return await self._once_more(work)
+    async def again(self, visitor: Visitor, again: Again) -> str:
+        contexts: dict[str, Context] = {
+            name: RegisteredContext(f"sha256:{digest}") for name, digest in again.contexts.items()
+        }
+        contexts |= {name: TextContext(text) for name, text in again.texts.items()}
+        wanted = AskedAgain(run=again.run, from_turn=again.from_turn, model=again.model or None, contexts=contexts)
+        return (await self._service.desk.submit_again(wanted, by=visitor.name)).run
 
     async def set_limits(self, visitor: Visitor, tenant: Tenant, period: str, bounds: dict[str, int | None]) -> None:
         await self._service.host.quotas.set(tenant, cast("Period", period), by=visitor.name, **cast("Any", bounds))
-
-    async def _once_more(self, work: Callable[[Replays], Coroutine[Any, Any, str]]) -> str:
-        if len(self._again) >= _AGAIN_MAX:
-            raise Busy(
-                "other runs are being done again: try it when they have ended", code="page.busy", retry_after_s=5
-            )
-        host = self._service.host
-
-        async def once() -> str:
-            async with Replays(host.state, host.environ) as replays:
-                return await work(replays)
-
-        task = asyncio.create_task(once())
-        self._again.add(task)
-        task.add_done_callback(self._again.discard)
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), _PATIENCE_S)
-        except TimeoutError:
-            raise PolicyDenied("it takes its time: it is in the list of runs, and goes on", code="page.slow") from None

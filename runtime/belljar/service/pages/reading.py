@@ -15,13 +15,13 @@ import os
 import platform
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -30,15 +30,16 @@ from belljar.audit.checkpoint import Note
 from belljar.audit.choosing import UNFINISHED
 from belljar.audit.content import open_contents
 from belljar.audit.events import HOST_RUNS, QueryCompleted, QueryDenied, QueryFailed, RunStarted
-from belljar.audit.export.view import Badge, Fact, Tone
+from belljar.audit.export.view import Badge, CellView, Fact, Page, RunView, Tone, TreeView
 from belljar.audit.export.viewing import page_of, tone_of
 from belljar.audit.export.words import moment, money, took
 from belljar.audit.kept import Kept
+from belljar.audit.paging import Pages, open_pages
 from belljar.audit.read import marks_below, parse, runs_before
 from belljar.audit.reading import log_read
 from belljar.audit.source import UNREADABLE, Log, open_source
 from belljar.audit.trajectory import Run, Trajectory
-from belljar.context import ContextStores, Document
+from belljar.context import ContextStore, ContextStores, Document
 from belljar.doctor import BackendReport, examine
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.heavy import give_way
@@ -50,10 +51,14 @@ from belljar.policy import load
 from belljar.service.pages.seams import (
     Checked,
     CheckpointRow,
+    Compared,
     ContextPage,
     ContextRow,
+    Contexts,
+    GoneContext,
     Health,
     LayerRow,
+    Origin,
     Part,
     Proof,
     RecordRow,
@@ -70,8 +75,9 @@ from belljar.service.pages.seams import (
 from belljar.spans import share
 from belljar.tasks import stopped
 
-__all__ = ["NOT_THERE", "PART_RECORDS", "HostReader", "Queue"]
+__all__ = ["NOT_THERE", "PART_RECORDS", "USES_RUNS_MAX", "HostReader", "Queue"]
 
+_Told = TypeVar("_Told", Page, RunView, CellView, TreeView)
 NOT_THERE: Final = "pages.not_there"
 PART_RECORDS: Final = 20_000
 # Reading so many takes some ten seconds; who wants all of a longer run exports it.
@@ -80,6 +86,8 @@ RECORDS_MAX: Final = 1_000_000
 _LIST_RECORDS_MAX: Final = 20_000
 _LOOKS_MAX: Final = 1000
 _DIGESTS_MAX: Final = 4096
+# Of all tenants, for how often contexts were used: a tenth of a second at first, less later.
+USES_RUNS_MAX: Final = 1000
 # Of the log, for one page of records of a tenant that has few.
 _SCANNED_MAX: Final = 100_000
 _DATA_CHARS_MAX: Final = 4000
@@ -118,7 +126,11 @@ class Queue(Protocol):
         ...
 
     async def get(self, run: str) -> Waiting | None:
-        """One that has not ended, also if it has begun."""
+        """One that waits or runs here, or ended a while ago."""
+        ...
+
+    def compared(self, run: str) -> Compared | None:
+        """What came of a replay that ended here a while ago."""
         ...
 
 
@@ -153,6 +165,7 @@ class HostReader:
         self._stores = ContextStores(host.state.contexts)
         self._digests: OrderedDict[str, _Digest] = OrderedDict()
         self._readings: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._begun: OrderedDict[str, tuple[str, frozenset[str]]] = OrderedDict()
         self._pages = asyncio.Semaphore(_AT_ONCE)
         self._checked = Checked()
         self._checking: asyncio.Task[None] | None = None
@@ -252,7 +265,7 @@ class HostReader:
         return [] if self._queue is None else await self._queue.ls(visitor.tenant)
 
     async def waits(self, visitor: Visitor, run: str) -> Waiting | None:
-        """The order of a run of which the log has nothing yet: it is queued, or its box is being built."""
+        """The order of a run of which the log has nothing: it is queued, its box is being built, or it never began."""
         found = None if self._queue is None else await self._queue.get(run)
         if found is None or not visitor.sees(found.tenant) or await asyncio.to_thread(self._has_begun, run):
             return None
@@ -274,9 +287,25 @@ class HostReader:
     async def run(self, visitor: Visitor, run: str, *, part: int) -> RunPage:
         tenant, started = await asyncio.to_thread(self._started, visitor, run)
         await self._note_reading(visitor, run)
-        is_live = any(one.run == run for one in self._host.live())
+        is_live, compared = self._host.live_run(run) is not None, None
+        if self._queue is not None:
+            ordered = await self._queue.get(run)
+            is_live, compared = is_live or (ordered is not None and ordered.is_open), self._queue.compared(run)
         async with self._pages:
-            return await asyncio.to_thread(self._page, str(tenant), run, part, started, is_live)
+            found = await asyncio.to_thread(self._page, str(tenant), run, part, started, is_live)
+            if not found.can_again or not visitor.may("run", tenant):
+                return msgspec.structs.replace(found, compared=compared)
+            gone = await asyncio.to_thread(self._gone, tenant, started)
+        return msgspec.structs.replace(found, gone=gone)
+
+    def _gone(self, tenant: Tenant, started: RunStarted) -> list[GoneContext]:
+        """What the run had, and its tenant has no longer."""
+        store = self._stores.of(tenant)
+        return [
+            GoneContext(name=one.name, kind=one.kind, chars=one.chars, sha256=one.sha256)
+            for one in started.contexts
+            if not _has(store, one.sha256)
+        ]
 
     async def _note_reading(self, visitor: Visitor, run: str) -> None:
         """What was said in a run is shown: the log has it first, once for each visitor in a while."""
@@ -304,6 +333,7 @@ class HostReader:
             else:  # an outcome belongs to where its query is, or else is counted alone
                 tree.skim(record)
         assert tree.run is not None, "it has records"
+        is_live = is_live and tree.run.status is None
         whole = len(parts) == 1
         with open_contents(self._log, self._keys) as contents:
             page = page_of(
@@ -314,15 +344,23 @@ class HostReader:
                 version=self._version,
                 window=None if whole else (part.first, part.last),
             )
+        origin = _origin(started)
+        if started.replays is not None:  # it reads in boxes of its own, of which this log has nothing
+            page = msgspec.structs.replace(page, strips=[])
+        if is_live:
+            page = _running(page)
         return RunPage(
             page=page,
             tenant=tenant,
             part=part,
             parts=[] if whole else parts,
-            is_live=is_live and tree.run.status is None,
+            is_live=is_live,
             is_over=tree.run.status is not None,
             turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
             model=started.root_model or "",
+            can_again=tree.run.status is not None and _can_again(run, started),
+            origin=origin,
+            is_scripted=bool(tree.run.scripted),
         )
 
     def _badge(self, run: Run) -> Badge:
@@ -383,15 +421,49 @@ class HostReader:
         first = "/" if visitor.tenant is None else f"{visitor.tenant}/"
         return [used for used in found if first not in used.tenant]
 
-    async def contexts(self, visitor: Visitor, tenant: Tenant) -> list[ContextRow]:
+    async def contexts(self, visitor: Visitor, tenant: Tenant, *, uses: bool = False) -> Contexts:
+        """Those that are registered; with their `uses`, for which the latest runs are looked at."""
         if not visitor.sees(tenant):
             raise _not_there("tenant")
 
-        def look() -> list[ContextRow]:
+        def look() -> Contexts:
             store = self._stores.of(tenant)
-            return [self._context(tenant, document, store.names(document.sha256)) for document in store.ls()][::-1]
+            rows = [self._context(tenant, document, store.names(document.sha256)) for document in store.ls()][::-1]
+            if not uses or not rows:
+                return Contexts(rows=rows)
+            counts, is_whole = self._uses(tenant)
+            counted = [msgspec.structs.replace(row, uses=counts[row.sha256]) for row in rows]
+            return Contexts(rows=counted, is_whole=is_whole)
 
-        return await asyncio.to_thread(look)
+        async with self._pages:
+            return await asyncio.to_thread(look)
+
+    def _uses(self, tenant: Tenant) -> tuple[Counter[str], bool]:
+        """In how many of a tenant's runs each context was, and whether all runs of the log were looked at."""
+        counts: Counter[str] = Counter()
+        if not _is_there(self._log):
+            return counts, True
+        run: str | None = None
+        with open_pages(self._log) as pages:
+            for _ in range(USES_RUNS_MAX):
+                if (run := pages.before(run)) is None:
+                    return counts, True
+                whose, had = self._had(pages, run)
+                if whose == tenant:
+                    counts.update(had)
+        return counts, False
+
+    def _had(self, pages: Pages, run: str) -> tuple[str, frozenset[str]]:
+        """Whose a run is, and the contexts that it had; its first record does not change."""
+        if (known := self._begun.get(run)) is not None:
+            return known
+        first = pages.first(run)
+        begun = first.typed if first is not None and isinstance(first.typed, RunStarted) else None
+        found = ("", frozenset[str]()) if begun is None else (begun.tenant, frozenset(c.sha256 for c in begun.contexts))
+        self._begun[run] = found
+        if len(self._begun) > 2 * USES_RUNS_MAX:
+            self._begun.popitem(last=False)
+        return found
 
     def _context(self, tenant: Tenant, document: Document, names: list[str]) -> ContextRow:
         return ContextRow(
@@ -441,8 +513,9 @@ class HostReader:
             sections=[
                 await asyncio.to_thread(self._journal),
                 await self._ledger(),
-                Section(title="Runs", facts=running, tone="good", word="admitting"),
+                Section(title="Runs", facts=running),
                 *self._more(),
+                Section(title="Boxes", facts=self._boxes()),
                 Section(title="Versions", facts=self._versions()),
             ],
             walls=self._walls,
@@ -476,6 +549,14 @@ class HostReader:
             Fact(label="read in", value=took(time.perf_counter_ns() - began)),
         ]
         return Section(title="Ledger", facts=facts, tone="good", word="works")
+
+    def _boxes(self) -> list[Fact]:
+        kept = f"{self._host.pool:,} of each kind" if self._host.pool else "none"
+        return [
+            Fact(label="backends in use", value=", ".join(self._host.backends()) or "none yet"),
+            Fact(label="unused boxes kept ready", value=kept),
+            Fact(label="boxes of runs", value=f"{len(self._host.live()):,}"),
+        ]
 
     def _versions(self) -> list[Fact]:
         known = {
@@ -573,6 +654,36 @@ def _is_there(log: Log) -> bool:
 
 def _not_there(what: str) -> InvalidInput:
     return InvalidInput(f"there is no such {what}: look in the list", code=NOT_THERE)
+
+
+def _has(store: ContextStore, sha256: str) -> bool:
+    try:
+        store.find(f"sha256:{sha256}")
+    except InvalidInput:
+        return False
+    return True
+
+
+def _running(page: Page) -> Page:
+    """Of a run under way here, what the log calls unfinished runs."""
+    replace = msgspec.structs.replace
+
+    def told(one: _Told) -> _Told:
+        return replace(one, status="running") if one.status == UNFINISHED else one
+
+    runs = [replace(told(run), cells=[told(cell) for cell in run.cells]) for run in page.runs]
+    return replace(told(page), tree=[told(one) for one in page.tree], runs=runs)
+
+
+def _can_again(run: str, started: RunStarted) -> bool:
+    """A child is done again with its parent, and a replay by replaying what it replayed."""
+    return started.replays is None and not started.refused and "." not in run
+
+
+def _origin(started: RunStarted) -> Origin | None:
+    if started.replays is not None:
+        return Origin(run=started.replays)
+    return None if started.forks is None else Origin(run=started.forks, from_turn=started.from_turn)
 
 
 def _root(run: str) -> str:

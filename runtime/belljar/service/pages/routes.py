@@ -15,7 +15,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
@@ -24,15 +24,16 @@ from starlette.routing import Route
 
 from belljar.arguments import tenant_of
 from belljar.audit.export.html import OPEN_MAX, rows_of
+from belljar.engine import Status
 from belljar.errors import BelljarError, InvalidInput, QuotaExceeded, Refusal
 from belljar.heavy import off_loop
 from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
-from belljar.service.pages.reading import NOT_THERE
+from belljar.service.pages.reading import NOT_THERE, USES_RUNS_MAX
 from belljar.service.pages.rendering import HEADERS, STATIC
-from belljar.service.pages.seams import Actions, Asked, Forked, Reader, RunFilter, Visitor
+from belljar.service.pages.seams import Actions, Again, Asked, ContextRow, Reader, RunFilter, Visitor
 from belljar.service.settings import DEMO
 
 __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
@@ -53,7 +54,11 @@ _TOP_OF: Final = 100
 _RECORDS: Final = 50
 _CHECKPOINTS: Final = 10
 _VIEW_CHARS: Final = 20_000
-_STATUSES: Final = ("ok", "running", "unfinished", "error", "timeout", "killed", "denied", "quota", "abandoned")
+_CHOICES: Final = 200
+# As a run may be filtered by: under way, how it ended, what came of a replay, and what the log says of a dead host's.
+_STATUSES: Final = ("running", *get_args(Status), "diverged", "incomplete", "unfinished", "abandoned")
+# Models that are a file of this host, or somebody's run.
+_OF_FILES: Final = ("scripted:", "replay:")
 _FORM: Final = "application/x-www-form-urlencoded"
 # Of refusals; of others it is 400.
 _STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden": 403, "access.throttled": 429}
@@ -285,12 +290,18 @@ class _Pages:
         if (waiting := await self._reader.waits(visitor, run)) is not None:
             tenant = tenant_of(waiting.tenant)
             _demand(visitor, "run.read", tenant)
-            may_cancel = visitor.may("run.cancel", tenant)
+            may_cancel = waiting.is_open and visitor.may("run.cancel", tenant)
             return await self._shown(request, visitor, "waiting.html.j2", "runs", one=waiting, may_cancel=may_cancel)
         _demand(visitor, "run.read", await self._reader.tenant_of(visitor, run))
         part = _number(request.query_params.get("part"), 1)
         found = await self._reader.run(visitor, run, part=part)
         tenant = tenant_of(found.tenant)
+        registered: list[ContextRow] = []
+        if found.gone and visitor.may("context.read", tenant):
+            registered = (await self._reader.contexts(visitor, tenant)).rows[:_CHOICES]
+        levels: list[views.Level] = []
+        if visitor.may("quota.read", tenant):
+            levels = [one for one in views.levels(await self._reader.quotas(visitor, tenant)) if one.gauges]
         return await self._shown(
             request,
             visitor,
@@ -301,7 +312,10 @@ class _Pages:
             rows=rows_of(found.page),
             open_max=OPEN_MAX,
             may_cancel=found.is_live and visitor.may("run.cancel", tenant),
-            may_run=found.is_over and visitor.may("run", tenant),
+            may_run=found.can_again and visitor.may("run", tenant),
+            registered=registered,
+            levels=levels,
+            model=self._offered(found.model),
             models=self._models,
         )
 
@@ -313,24 +327,23 @@ class _Pages:
         return JSONResponse(shown, headers=HEADERS)
 
     async def cancel(self, request: Request, visitor: Visitor) -> Response:
-        run = await self._ordered(request, visitor, "run.cancel")
+        await self._form(request, visitor)
+        run = await self._theirs(request, visitor, "run.cancel")
         await self._actions.cancel(visitor, run)
         return RedirectResponse(f"/runs/{run}", 303, HEADERS)
 
     async def replay(self, request: Request, visitor: Visitor) -> Response:
-        run = await self._ordered(request, visitor, "run")
-        return RedirectResponse(f"/runs/{await self._actions.replay(visitor, run)}", 303, HEADERS)
+        fields = await self._form(request, visitor)
+        run = await self._theirs(request, visitor, "run")
+        again = Again(run=run, **_given(fields))
+        return RedirectResponse(f"/runs/{await self._actions.again(visitor, again)}", 303, HEADERS)
 
     async def fork(self, request: Request, visitor: Visitor) -> Response:
         fields = await self._form(request, visitor)
         run = await self._theirs(request, visitor, "run")
         model = self._model(fields.get("model", ""))
-        forked = Forked(run=run, from_turn=_number(fields.get("from_turn"), 1), model=model)
-        return RedirectResponse(f"/runs/{await self._actions.fork(visitor, forked)}", 303, HEADERS)
-
-    async def _ordered(self, request: Request, visitor: Visitor, action: str) -> str:
-        await self._form(request, visitor)
-        return await self._theirs(request, visitor, action)
+        again = Again(run=run, from_turn=_number(fields.get("from_turn"), 1), model=model, **_given(fields))
+        return RedirectResponse(f"/runs/{await self._actions.again(visitor, again)}", 303, HEADERS)
 
     async def _theirs(self, request: Request, visitor: Visitor, action: str) -> str:
         run: str = request.path_params["run"]
@@ -389,10 +402,17 @@ class _Pages:
 
     async def contexts(self, request: Request, visitor: Visitor) -> Response:
         tenant = await self._tenant(request, visitor, "context.read")
-        found = await self._reader.contexts(visitor, tenant)
+        found = await self._reader.contexts(visitor, tenant, uses=visitor.may("run.read", tenant))
         names = await self._reader.tenants(visitor) if visitor.may("quota.read", visitor.tenant) else []
         return await self._shown(
-            request, visitor, "contexts.html.j2", "contexts", tenant=str(tenant), names=names, found=found
+            request,
+            visitor,
+            "contexts.html.j2",
+            "contexts",
+            tenant=str(tenant),
+            names=names,
+            found=found,
+            counted=USES_RUNS_MAX,
         )
 
     async def context(self, request: Request, visitor: Visitor) -> Response:
@@ -420,14 +440,14 @@ class _Pages:
 
     async def playground(self, request: Request, visitor: Visitor) -> Response:
         tenant = await self._tenant(request, visitor, "run")
-        contexts = await self._reader.contexts(visitor, tenant) if visitor.may("context.read", tenant) else []
+        contexts = (await self._reader.contexts(visitor, tenant)).rows if visitor.may("context.read", tenant) else []
         return await self._shown(
             request,
             visitor,
             "playground.html.j2",
             "playground",
             tenant=str(tenant),
-            contexts=contexts[:200],
+            contexts=contexts[:_CHOICES],
             models=self._models,
             profiles=self._profiles(tenant),
             policies=sorted(presets()),
@@ -458,6 +478,11 @@ class _Pages:
         )
         return RedirectResponse(f"/runs/{run}", 303, HEADERS)
 
+    def _offered(self, name: str) -> str:
+        """The model that a run had, if it may be asked again here; else the first that is offered."""
+        is_ours = name in self._models or not name.startswith(_OF_FILES)
+        return name if name and is_ours else self._models[0]
+
     def _model(self, name: str) -> str:
         """A model that a form may name: not one that is a file of this host, or somebody's run.
 
@@ -465,7 +490,7 @@ class _Pages:
             InvalidInput: `playground.model`.
         """
         name = name.strip()
-        if name not in self._models and (not name or name.startswith(("scripted:", "replay:"))):
+        if name not in self._models and (not name or name.startswith(_OF_FILES)):
             raise InvalidInput("choose a model from the list, or name one of a provider", code="playground.model")
         return name
 
@@ -506,6 +531,21 @@ class _Pages:
         _demand(visitor, "audit.verify", None)
         await self._reader.verify()
         return RedirectResponse("/audit", 303, HEADERS)
+
+
+def _given(fields: dict[str, str]) -> dict[str, Any]:
+    """What a form gives in the place of contexts that are gone; a text goes before a choice."""
+    texts = {
+        name.removeprefix("text."): text.replace("\r\n", "\n")
+        for name, text in fields.items()
+        if name.startswith("text.") and text
+    }
+    chosen = {
+        name.removeprefix("context."): digest
+        for name, digest in fields.items()
+        if name.startswith("context.") and digest
+    }
+    return {"texts": texts, "contexts": {name: digest for name, digest in chosen.items() if name not in texts}}
 
 
 def _seen(visitor: Visitor, name: str) -> str | None:

@@ -6,7 +6,7 @@ what it says of a thing that does not exist, so nobody learns what others have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -17,15 +17,19 @@ from belljar.ledger import Quota, Used
 
 __all__ = [
     "Actions",
+    "Again",
     "Asked",
     "Checked",
     "CheckpointRow",
+    "Compared",
     "ContextPage",
     "ContextRow",
-    "Forked",
+    "Contexts",
+    "GoneContext",
     "Health",
     "LayerRow",
     "Login",
+    "Origin",
     "Part",
     "Proof",
     "Reader",
@@ -37,6 +41,7 @@ __all__ = [
     "RunsPage",
     "Seal",
     "Section",
+    "Table",
     "Visitor",
     "Waiting",
 ]
@@ -101,7 +106,12 @@ class RunRow(_View, frozen=True):
 
 
 class Waiting(_View, frozen=True):
-    """A run that was ordered and of which the log has nothing yet. `place`: how many are before it."""
+    """A run that was ordered and of which the log has nothing yet.
+
+    Attributes:
+        place: how many are before it.
+        is_open: it may still begin; `why` it did not, if it is not.
+    """
 
     run: str
     tenant: str
@@ -109,6 +119,8 @@ class Waiting(_View, frozen=True):
     model: str = ""
     since_ns: int = 0
     place: int | None = None
+    is_open: bool = True
+    why: str = ""
 
 
 class RunsPage(_View, frozen=True):
@@ -126,6 +138,31 @@ class Part(_View, frozen=True):
     last: int
 
 
+class Origin(_View, frozen=True):
+    """The run of which this one is a replay; or a fork, from a turn on."""
+
+    run: str
+    from_turn: int | None = None
+
+
+class GoneContext(_View, frozen=True):
+    """A context that a run had, and that is not registered: its text was sent along, or it was removed since."""
+
+    name: str
+    kind: str
+    chars: int
+    sha256: str
+
+
+class Compared(_View, frozen=True):
+    """What came of a replay, in words. `lines` are the first that differ, as recorded and now."""
+
+    tone: Tone
+    word: str
+    facts: list[Fact]
+    lines: tuple[str, str] | None = None
+
+
 class RunPage(_View, frozen=True):
     """One part of a run, ready to be shown.
 
@@ -133,6 +170,9 @@ class RunPage(_View, frozen=True):
         parts: all of them, if there are several.
         is_live: it is under way, here; `is_over`: it has ended.
         turns: how many turns of a root model it has: from each it can be forked.
+        can_again: it can be replayed; `gone` are contexts of it that somebody has to give for that, or for a fork.
+        origin: of a replay or a fork; `compared` is what came of a replay, as long as that is known.
+        is_scripted: answers of its models were written before.
     """
 
     page: Page
@@ -143,6 +183,11 @@ class RunPage(_View, frozen=True):
     is_over: bool
     turns: int
     model: str
+    can_again: bool = False
+    gone: list[GoneContext] = []
+    origin: Origin | None = None
+    is_scripted: bool = False
+    compared: Compared | None = None
 
 
 class Proof(_View, frozen=True):
@@ -168,6 +213,8 @@ class Proof(_View, frozen=True):
 
 
 class ContextRow(_View, frozen=True):
+    """A registered context. `uses`: how many of the tenant's latest runs had it; None where nobody counted."""
+
     sha256: str
     names: list[str]
     kind: str
@@ -177,6 +224,14 @@ class ContextRow(_View, frozen=True):
     items: int
     added_ns: int
     used_ns: int
+    uses: int | None = None
+
+
+class Contexts(_View, frozen=True):
+    """The registered contexts of a tenant, the latest first. `uses` were counted in all runs, if `is_whole`."""
+
+    rows: list[ContextRow]
+    is_whole: bool = True
 
 
 class ContextPage(_View, frozen=True):
@@ -197,12 +252,21 @@ class LayerRow(_View, frozen=True):
     told: str
 
 
+class Table(_View, frozen=True):
+    """Rows of texts; the first `texts` columns are words, the others numbers."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    texts: int = 1
+
+
 class Section(_View, frozen=True):
     """Facts below a heading."""
 
     title: str
     facts: list[Fact]
     layers: list[LayerRow] = []
+    table: Table | None = None
     tone: Tone = "none"
     word: str = ""
 
@@ -269,7 +333,7 @@ class Reader(Protocol):
     async def tenants(self, visitor: Visitor) -> list[str]: ...
     async def quotas(self, visitor: Visitor, tenant: str | None) -> list[Quota]: ...
     async def history(self, visitor: Visitor, tenant: str | None) -> list[Used]: ...
-    async def contexts(self, visitor: Visitor, tenant: Tenant) -> list[ContextRow]: ...
+    async def contexts(self, visitor: Visitor, tenant: Tenant, *, uses: bool = False) -> Contexts: ...
     async def context(
         self, visitor: Visitor, tenant: Tenant, sha256: str, *, start: int, line: int, chars: int
     ) -> ContextPage: ...
@@ -299,12 +363,19 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     language: str = ""
 
 
-class Forked(msgspec.Struct, frozen=True, kw_only=True):
-    """A run is to be done again from a turn on, by a model."""
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """A run is to be done again: replayed; or forked from a turn on, by a `model`.
+
+    Attributes:
+        contexts: by name, registered ones in the place of those that are gone, by their digests.
+        texts: likewise, texts that were pasted.
+    """
 
     run: str
-    from_turn: int
-    model: str
+    from_turn: int | None = None
+    model: str = ""
+    contexts: Mapping[str, str] = {}
+    texts: Mapping[str, str] = {}
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -337,9 +408,9 @@ class Actions(Protocol):
         """Order a run; its id."""
         ...
 
-    async def fork(self, visitor: Visitor, forked: Forked) -> str: ...
-
-    async def replay(self, visitor: Visitor, run: str) -> str: ...
+    async def again(self, visitor: Visitor, again: Again) -> str:
+        """Order a replay or a fork; its id."""
+        ...
 
     async def set_limits(
         self, visitor: Visitor, tenant: Tenant, period: str, bounds: dict[str, int | None]
