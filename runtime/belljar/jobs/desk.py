@@ -16,7 +16,8 @@ Everything of an order happens in one task, its own, and what another part wants
 that task: the box is killed through the host, or, before there is one, the task is cancelled.
 
 A key whose order was interrupted makes a new run. What the dead one was answered is read from its kept contents, and
-the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`).
+the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`). A new
+one may be interrupted, too, before it came to all of them, or to any: so those of the ones before it count as well.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, Final, NamedTuple, Self, get_args
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from belljar.engine import AskResult, CellResult, ErrorInfo, Result, Status
+from belljar.engine import AskResult, CellResult, ErrorInfo, Result
 from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
 from belljar.heavy import off_loop
 from belljar.host import Host, Ticket, Vetted
@@ -69,7 +70,7 @@ from belljar.journal.tables import OrderRow
 from belljar.lifecycle import Fork, new_run_id
 from belljar.models.replay import Tape
 from belljar.policy import Policy, presets
-from belljar.recording import read_recording
+from belljar.recording import Recording, read_recording
 from belljar.streaming import StreamEvent
 from belljar.tasks import stopped, to_the_end
 
@@ -83,10 +84,10 @@ _RETRY_S_MAX: Final = 60.0
 _KILL_S: Final = 0.2
 # How long a run takes, before there was one: for `Retry-After`.
 _RUN_S: Final = 5.0
-# States of a run that has a result.
-_RESULTS: Final = frozenset(get_args(Status))
 # Names of models that open a file of this host, or a run of whatever tenant.
 _OF_FILES: Final = ("scripted", "replay")
+# Of a key whose orders are interrupted again and again, the answers of so many are looked through.
+_LINE_MAX: Final = 16
 
 
 class Desk:
@@ -287,13 +288,21 @@ class Desk:
             await to_the_end(self._settle(work, state))
 
     async def _settle(self, work: Work, state: str) -> None:
-        """Its row is ended if its run has not done so; then that is its state."""
+        """Its row is ended if its run has not done so; then that is its state.
+
+        A run may have ended by itself, in the log, at the moment when its task was given up: then that counts, and its
+        result is found there.
+        """
         if work.result is None:
             try:
-                state = await self._book.settle(work.run, state)
+                ended = await self._book.settle(work.run, state)
             except HostFault as fault:
                 _log.warning("belljar: the end of order %s is not written yet: %s", work.run, fault)
                 self._owed[work.run] = state
+            else:
+                if ended != state:
+                    work.error = work.limit = None
+                state = ended
         self._over(work, state)
 
     def _state_of(self, work: Work, status: str) -> str:
@@ -328,7 +337,9 @@ class Desk:
         )
 
     async def _answers_of(self, run: str) -> _TakenOver | None:
-        return await asyncio.to_thread(_answers_of, self.host, run)
+        """What an interrupted order was answered, and those that it was a retry of itself."""
+        line = await self._book.line(run)
+        return await asyncio.to_thread(_answers_of, self.host, line[:_LINE_MAX])
 
     def _over(self, work: Work, state: str) -> None:
         work.over(state)
@@ -336,7 +347,7 @@ class Desk:
 
     def _keep(self, work: Work) -> None:
         """For a while it is found here, and not in the log alone; unless its result was lost on the way."""
-        if work.result is None and work.state in _RESULTS and work.error is None:
+        if work.is_lost:
             self._works.pop(work.run, None)
         else:
             self._works[work.run] = work
@@ -445,7 +456,12 @@ class Desk:
             after = max(after or 0, hub.gone_id)
         async with contextlib.aclosing(hub.listen(after)) as events:
             async for event in events:
+                after = event[0]
                 yield event
+        if work.is_lost:
+            async with contextlib.aclosing(self._following.logged(run, after, None)) as events:
+                async for event in events:
+                    yield event
 
     # -------------------------------------------------------------------------------------------------------- ending
 
@@ -639,17 +655,21 @@ class _TakenOver(NamedTuple):
     seed: str | None
 
 
-def _answers_of(host: Host, run: str) -> _TakenOver | None:
-    """None where nothing was answered, or nothing of that is kept."""
-    try:
-        recording = read_recording(host.state.journal, host.keys, run)
-    except InvalidInput:  # it never began
-        return None
-    tape = recording.answered()
-    if not tape.asked:
+def _answers_of(host: Host, line: Sequence[str]) -> _TakenOver | None:
+    """Of these orders, the latest first. None where nothing was answered, or nothing of that is kept."""
+    latest: Recording | None = None
+    tape = Tape("", ())
+    for run in line:
+        try:
+            recording = read_recording(host.state.journal, host.keys, run)
+        except InvalidInput:  # it never began
+            continue
+        latest = latest or recording
+        tape = tape.and_of(recording.answered())
+    if latest is None or not tape.asked:
         return None
     turns = sum(1 for one in tape.asked if one.purpose == "root" and not one.place)
-    return _TakenOver(tape, Fork(run, turns + 1), recording.started.seed)
+    return _TakenOver(tape, Fork(latest.run.run, turns + 1), latest.started.seed)
 
 
 def _order(row: OrderRow, made: str) -> Order:
