@@ -2,7 +2,8 @@
 
 What it answers follows from the prompt alone, but for a number that tells its answers apart. A root model hands in the
 program that stands in its question (`PROGRAM` and JSON, on a line); to anything else the answer is a word. Each prompt
-carries a *mark* of its own, `[[like this]]`: by it we know what the log knows by a digest.
+carries a *mark* of its own, `[[like this]]`: by it we know what the log knows by a digest. A mark with `hold` in it has
+no answer until `let_go` is set.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Provider:
         self.marks: dict[str, str] = {}
         self.answers: dict[str, Answer] = {}
         self.refused = 0
+        self.let_go = asyncio.Event()
         self._seed = seed
         self._call_s = call_s
         self._busy = busy
@@ -104,6 +106,8 @@ class Provider:
             await writer.drain()
             return
         await asyncio.sleep(chance.uniform(*self._call_s))
+        if "hold" in mark:
+            await self.let_go.wait()
         self._number += 1
         number = f"answer {self._number}"
         text = number if code is None else f"{number}\n```repl\n{json.loads(code.removeprefix(_PROGRAM))}\n```"

@@ -112,7 +112,10 @@ async def soak(
             Provider(plan.seed) as provider,
             _services(plan, scratch, url, provider, images) as (state, services),
         ):
-            clients, kills = await _under_kills(plan, state, services, provider, progress)
+            try:
+                clients, kills = await _under_kills(plan, state, services, provider, progress)
+            except BenchmarkError as error:
+                raise BenchmarkError("\n".join([str(error), *_said(services)])) from error
             progress("the last orders have ended: stopping")
             for one in services:
                 await one.stop()
