@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import itertools
 import json
 import socket
 import threading
@@ -90,6 +91,26 @@ def test_a_tenant_that_is_shut_out_spends_no_more_and_what_it_ran_is_its_own(jar
             problem(client.get(f"/v1/runs/{run}"), 404, "run.unknown")
             made = client.post("/v1/runs", json={"code": "FINAL(1)"}, headers={**WAIT, **keyed}).json()
             assert (made["made"], made["state"]["tenant"], made["state"]["state"]) == ("new", "acme2", "ok")
+
+
+def test_whoever_listens_with_a_key_that_is_revoked_hears_no_more_and_others_do(jar: Jar) -> None:
+    gate = Held()
+    with serving(jar, models=[gate.model], heartbeat_s=0.1) as service, gate, service.client() as admin:
+        key = service.key_of("runner", "acme")
+        with service.client(key) as client:
+            run = client.post("/v1/runs", json={"code": ASKS, "sub_model": FAKE}).json()["run"]
+            path = f"/v1/runs/{run}/events"
+            with client.stream("GET", path) as theirs, admin.stream("GET", path) as ours:
+                lines = theirs.iter_lines()
+                assert any(line.startswith(":") for line in lines), "it is being listened to"
+                with service.client() as other:
+                    other.delete(f"/v1/keys/{key.split('_')[1]}")
+                    heard = list(itertools.islice(lines, 400))
+                    assert len(heard) < 400, "it is told that others still are there"
+                    assert "event: result" not in heard
+                    assert other.get(f"/v1/runs/{run}").json()["state"] == "running"
+                gate.go.set()
+                assert [event for _, event, _ in told(ours.iter_lines())][-1] == "result"
 
 
 def test_a_token_is_good_for_as_long_as_clocks_may_differ_and_its_run_goes_on_after_it(
