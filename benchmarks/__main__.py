@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -37,6 +38,7 @@ from benchmarks.programs import Text, write_text
 from benchmarks.quota_table import measure_quotas
 from benchmarks.report import BoxTable, QuotaPlan, QuotaTable, Report, SessionTable, as_json, as_markdown, machine
 from benchmarks.services import ServicePlan, ServiceTable, measure_services
+from benchmarks.soak import SoakPlan, as_text, soak
 from benchmarks.stats import milliseconds
 from benchmarks.trees import TreePlan, TreeTable, measure_trees
 from tests.daemon import PrivateDaemon, Unavailable
@@ -71,6 +73,8 @@ _QUICK_SERVICES = ServicePlan(rounds=1, singles=5, at_once=20, listeners=20)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
 
+_SOAK_KILL_S = (0.0, 25.0)
+
 # Tables that need no containers.
 _NO_DAEMON = ("session", "jail", "quota", "tree", "batch", "log", "service")
 
@@ -93,6 +97,8 @@ _NOTES = (
 def main() -> int:
     options = _options(sys.argv[1:])
     try:
+        if options.table == "soak":
+            return asyncio.run(_soak(options))
         report = asyncio.run(_run(options, sys.argv[1:]))
     except (BenchmarkError, BelljarError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -108,10 +114,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context", "quota", "tree", "batch", "log", "service"],
+        choices=["session", "jail", "docker", "context", "quota", "tree", "batch", "log", "service", "soak"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
         "of our own), contexts of several sizes, quota and log alone, a tree of child runs, a batch of queries, the "
-        "log: written, kept and read, or the service over HTTP (default: all)",
+        "log: written, kept and read, or the service over HTTP (default: all of these); or a soak, which measures "
+        "nothing: services are killed under their clients, and everything has to be right in the end",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -141,6 +148,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         type=_of_a_log,
         help=f"in the log that is read (default {_FULL_LOGS.records:,}; quick {_QUICK_LOGS.records:,})",
     )
+    soaking = parser.add_argument_group("of a soak")
+    soaking.add_argument("--minutes", type=float, default=10.0, help="how long clients order (default 10)")
+    soaking.add_argument("--services", type=int, choices=[1, 2], default=1, help="two are on one PostgreSQL")
+    soaking.add_argument("--clients", type=_positive, default=12, help="how many at once (default 12)")
+    soaking.add_argument("--seed", type=int, default=1, help="of what they do, and of the kills (default 1)")
     parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
     return parser.parse_args(arguments)
 
@@ -198,6 +210,20 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
     return Report(
         command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches, logs, services
     )
+
+
+async def _soak(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="belljar-soak-", dir=options.scratch) as scratch:
+        plan = SoakPlan(
+            seed=options.seed,
+            seconds=60 * options.minutes,
+            services=options.services,
+            clients=options.clients,
+            kill_s=_SOAK_KILL_S,
+        )
+        table = await soak(plan, Path(scratch), _progress)
+    print(json.dumps(dataclasses.asdict(table)) if options.json else as_text(table))
+    return 1 if table.wrong else 0
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:

@@ -759,6 +759,36 @@ def test_an_order_that_is_placed_while_it_stops_has_ended_though_nobody_can_writ
     drive(go())
 
 
+def test_a_run_that_ends_while_it_is_being_cancelled_has_ended_with_its_result(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is in the log, and its result on its way, when its task is given up."""
+
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            ended, ordered = asyncio.Event(), desk.host.ordered
+
+            async def lost(*arguments: Any, **options: Any) -> object:
+                await ordered(*arguments, **options)
+                ended.set()
+                return await asyncio.Event().wait()
+
+            monkeypatch.setattr(desk.host, "ordered", lost)
+            run = await code(desk, "FINAL(7)")
+            listening = asyncio.create_task(_all(desk, run))
+            await until(lambda: desk.load()["listeners"])
+            await ended.wait()
+            cancelled = await desk.cancel(run, by="b")
+            assert cancelled.result is not None
+            assert (cancelled.state, cancelled.result.answer, cancelled.error) == ("ok", 7, None)
+            events = await listening
+            assert isinstance(events[-1], ResultEvent)
+            assert events[-1].result.answer == 7
+            assert [type(event) for event in events].count(ResultEvent) == 1
+
+    drive(go())
+
+
 def test_whose_a_run_is_is_found_without_what_came_of_it(jar: Jar) -> None:
     async def go() -> None:
         async with desk_of(jar, limits=DeskLimits(ended=0)) as desk:
@@ -776,6 +806,10 @@ def test_whose_a_run_is_is_found_without_what_came_of_it(jar: Jar) -> None:
                     await desk.tenant_of(none)
 
     drive(go())
+
+
+async def _all(desk: Desk, run: str) -> list[StreamEvent]:
+    return [event async for _, event in desk.events(run)]
 
 
 def test_leaving_the_desk_leaves_no_order_open(jar: Jar, place: Path | str) -> None:

@@ -181,6 +181,45 @@ def test_after_a_kill_orders_are_interrupted_and_a_retry_pays_only_for_what_was_
     drive(go())
 
 
+def test_a_retry_that_is_interrupted_before_its_turn_takes_nothing_from_the_next_one(
+    jar: Jar, place: Path | str, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.recovery.LEASE_S", 0.0)
+    first = serving(("k1", asking("hang")))
+    (running,) = first.until_it_hangs(1)
+    first.kill()
+    model = all_answered("hang")
+
+    async def settled() -> None:
+        async with desk_of(jar, place, model) as desk:
+            assert (await desk.get(running)).state == "interrupted"
+
+    drive(settled())
+    second = serving(("k0", asking("hang")), ("k1", asking("hang")))
+    _, queued = second.until_it_hangs(2)
+    second.kill()
+
+    async def go() -> None:
+        async with desk_of(jar, place, model) as desk:
+            assert [(await desk.get(run)).retried_as for run in (running, queued)] == [queued, None]
+            order = await desk.submit(asking("hang"), tenant=TENANT, by="key:third", idem="k1")
+            assert (order.made, order.retries) == ("forked", queued)
+            ended = await desk.wait(order.run, PATIENCE_S)
+            assert ended.result is not None
+            assert ended.result.answer == [
+                "answer to one",
+                "answer to two",
+                "late answer to hang three",
+                "answer to four",
+            ]
+            assert [prompt_of(request) for request in model.requests] == ["hang three", "four"]
+            (started,) = of(desk, order.run, "run.started")
+            assert (started.data["forks"], started.data["from_turn"]) == (running, 2)
+            await sound(desk)
+
+    drive(go())
+
+
 def test_where_nothing_was_kept_a_retry_begins_anew_and_says_so(
     jar: Jar, place: Path | str, serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

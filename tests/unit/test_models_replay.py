@@ -82,6 +82,27 @@ def test_each_run_of_a_tree_has_its_own_answers() -> None:
     assert ask(model, request("other", run=f"{new}.00001", purpose="root")) == ["turn of the child"]
 
 
+def test_with_an_earlier_one_there_is_what_a_fork_of_it_did_not_come_to_ask_again() -> None:
+    """The fork was given two turns of three again, and one answer of two to equal queries; then it was interrupted."""
+    earlier = Tape(
+        "earlier",
+        [
+            asked("turn one", "1", 1, purpose="root"),
+            asked("same", "a", 2),
+            asked("same", "b", 3),
+            asked("turn two", "2", 4, purpose="root"),
+            asked("other", "c", 5, place="00001"),
+            asked("turn three", "3", 6, purpose="root"),
+        ],
+    )
+    fork = [asked("TURN ONE", "1", 7, purpose="root"), asked("same", "a", 8), asked("TURN TWO", "2", 9, purpose="root")]
+    both = Tape("fork", fork).and_of(earlier)
+    assert both.name == "fork"
+    assert [one.reply for one in both.asked] == ["1", "a", "2", "b", "c", "3"]
+    assert Tape("", ()).and_of(earlier).asked == earlier.asked
+    assert both.and_of(earlier).asked == both.asked
+
+
 def test_a_query_that_the_record_does_not_have_names_both_sides() -> None:
     model = ReplayModel(Tape(RUN, [asked("a", "A", 1)]))
     with pytest.raises(ModelFailed) as caught:

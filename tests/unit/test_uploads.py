@@ -1,9 +1,10 @@
-"""Uploads in their folder: how many a tenant may begin, and what is said of a folder that cannot be used."""
+"""Uploads in their folder: how many a tenant may begin, what is said of a folder that cannot be used, and of kills."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,32 @@ def test_a_folder_that_cannot_be_read_is_our_fault_and_says_so(tmp_path: Path, m
     for work in (uploads.sweep, lambda: uploads.create(ACME, 1, name="a")):
         with pytest.raises(HostFault, match="folder of uploads cannot be used"):
             work()
+
+
+class Killed(BaseException):
+    """Nothing is done after it."""
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_whoever_is_killed_while_an_upload_begins_keeps_nobody_from_beginning_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """After it has opened its first file, its second, and the folder to flush it."""
+    uploads = Uploads(tmp_path / "uploads", bytes_max=1000, keep_s=60)
+    opened, count = os.open, 0
+
+    def killed(*arguments: Any, **options: Any) -> int:
+        nonlocal count
+        descriptor, count = opened(*arguments, **options), count + 1
+        if count == nth:
+            os.close(descriptor)
+            raise Killed
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", killed)
+        with pytest.raises(Killed):
+            uploads.create(Tenant("acme"), 10, name="lost")
+    made = uploads.create(Tenant("acme"), 10, name="next")
+    assert uploads.get(made.id).offset == 0
+    assert uploads.sweep() == 0

@@ -123,7 +123,7 @@ class Uploads:
             place.mkdir(mode=0o700, parents=True)
             with created(place / _DATA):
                 pass
-            with created(place / _INFO) as file:
+            with replaced(place / _INFO) as file:  # whoever is killed here leaves none, not the beginning of one
                 file.write(msgspec.json.encode(made))
             flush_folder(self._folder)
         return made

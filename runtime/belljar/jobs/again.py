@@ -10,7 +10,7 @@ order that waits keeps none of it in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from belljar.errors import InvalidInput
@@ -112,14 +112,18 @@ def forked_from(host: Host, run: str, turn: int) -> TakenOver:
     return TakenOver(tape, Fork(run, turn), recording.started.seed, tools)
 
 
-def answers_of(host: Host, run: str) -> TakenOver | None:
-    """What an interrupted run was answered; None where nothing was, or nothing of that is kept. It reads."""
-    try:
-        recording = read_recording(host.state.journal, host.keys, run)
-    except InvalidInput:  # it never began
-        return None
-    tape = recording.answered()
-    if not tape.asked:
+def answers_of(host: Host, line: Sequence[str]) -> TakenOver | None:
+    """What these orders were answered, the latest first; None where nothing was, or nothing of it is kept. It reads."""
+    latest: Recording | None = None
+    tape = Tape("", ())
+    for run in line:
+        try:
+            recording = read_recording(host.state.journal, host.keys, run)
+        except InvalidInput:  # it never began
+            continue
+        latest = latest or recording
+        tape = tape.and_of(recording.answered())
+    if latest is None or not tape.asked:
         return None
     turns = sum(1 for one in tape.asked if one.purpose == "root" and not one.place)
-    return TakenOver(tape, Fork(run, turns + 1), recording.started.seed)
+    return TakenOver(tape, Fork(latest.run.run, turns + 1), latest.started.seed)

@@ -108,6 +108,20 @@ class OrderBook:
     async def row(self, run: str) -> OrderRow | None:
         return await self._do(lambda draft: draft.get(ORDERS, run))
 
+    async def line(self, run: str) -> list[str]:
+        """An order, and those with its key that were interrupted before it, the latest first."""
+
+        def work(draft: Draft) -> list[str]:
+            line, row = [run], draft.get(ORDERS, run)
+            if row is not None and row.idem:
+                found = (draft.get(ORDERS, name) for (name,) in draft.query(_OF_KEY, row.tenant, row.idem))
+                before = {other.again: other.run for other in found if other is not None and other.again}
+                while (earlier := before.get(line[-1])) is not None:
+                    line.append(earlier)
+            return line
+
+        return await self._do(work)
+
     def begins(self, run: str) -> Job[None]:
         """For the transaction that begins the run: it raises where the order was cancelled meanwhile."""
 

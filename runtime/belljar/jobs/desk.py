@@ -18,7 +18,8 @@ that task: the box is killed through the host, or, before there is one, the task
 An order to do a run again (`again`) goes the same way; a replay does so in boxes of a host of its own.
 
 A key whose order was interrupted makes a new run. What the dead one was answered is read from its kept contents, and
-the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`).
+the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`). A new
+one may be interrupted, too, before it came to all of them, or to any: so those of the ones before it count as well.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
-from typing import Any, Final, NamedTuple, Self, get_args
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from belljar.engine import AskResult, CellResult, ErrorInfo, Result, Status
+from belljar.engine import AskResult, CellResult, ErrorInfo, Result
 from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
 from belljar.heavy import off_loop
 from belljar.host import Host, Ticket, Vetted
@@ -88,10 +89,10 @@ _KILL_S: Final = 0.2
 _RECORDINGS: Final = 2
 # How long a run takes, before there was one: for `Retry-After`.
 _RUN_S: Final = 5.0
-# States of a run that has a result.
-_RESULTS: Final = frozenset(get_args(Status))
 # Names of models that open a file of this host, or a run of whatever tenant.
 _OF_FILES: Final = ("scripted", "replay")
+# Of a key whose orders are interrupted again and again, the answers of so many are looked through.
+_LINE_MAX: Final = 16
 
 
 class Desk:
@@ -334,13 +335,21 @@ class Desk:
             await to_the_end(self._settle(work, state))
 
     async def _settle(self, work: Work, state: str) -> None:
-        """Its row is ended if its run has not done so; then that is its state."""
+        """Its row is ended if its run has not done so; then that is its state.
+
+        A run may have ended by itself, in the log, at the moment when its task was given up: then that counts, and its
+        result is found there.
+        """
         if work.result is None and work.report is None:
             try:
-                state = await self._book.settle(work.run, state)
+                ended = await self._book.settle(work.run, state)
             except HostFault as fault:
                 _log.warning("belljar: the end of order %s is not written yet: %s", work.run, fault)
                 self._owed[work.run] = state
+            else:
+                if ended != state:
+                    work.error = work.limit = None
+                state = ended
         self._over(work, state)
 
     def _state_of(self, work: Work, status: str) -> str:
@@ -402,7 +411,7 @@ class Desk:
                 raise
 
     async def _taken_over(self, work: Work) -> TakenOver | None:
-        """What it does not have to ask for: of the run that it forks, or of the interrupted one."""
+        """What it does not have to ask for: of the run that it forks, or of interrupted ones."""
         if work.again is not None:
             assert work.again.from_turn is not None, "it is a fork"
             try:
@@ -410,7 +419,12 @@ class Desk:
             except Refusal as refusal:  # its contents were erased meanwhile
                 await self.host.log_refusal(work.tenant, refusal, by=work.by, run=work.run)
                 raise
-        return None if work.retries is None else await asyncio.to_thread(answers_of, self.host, work.retries)
+        return None if work.retries is None else await self._answers_of(work.retries)
+
+    async def _answers_of(self, run: str) -> TakenOver | None:
+        """What an interrupted order was answered, and those that it was a retry of itself."""
+        line = await self._book.line(run)
+        return await asyncio.to_thread(answers_of, self.host, line[:_LINE_MAX])
 
     def _over(self, work: Work, state: str) -> None:
         work.over(state)
@@ -418,7 +432,7 @@ class Desk:
 
     def _keep(self, work: Work) -> None:
         """For a while it is found here, and not in the log alone; unless its result was lost on the way."""
-        if work.result is None and work.report is None and work.state in _RESULTS and work.error is None:
+        if work.is_lost:
             self._works.pop(work.run, None)
         else:
             self._works[work.run] = work
@@ -539,7 +553,12 @@ class Desk:
             after = max(after or 0, hub.gone_id)
         async with contextlib.aclosing(hub.listen(after)) as events:
             async for event in events:
+                after = event[0]
                 yield event
+        if work.is_lost:
+            async with contextlib.aclosing(self._following.logged(run, after, None)) as events:
+                async for event in events:
+                    yield event
 
     # -------------------------------------------------------------------------------------------------------- ending
 

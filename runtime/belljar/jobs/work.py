@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
-from belljar.engine import ErrorInfo, Limit, Result
+from belljar.engine import ErrorInfo, Limit, Result, Status
 from belljar.errors import Refusal
 from belljar.host import Vetted
 from belljar.identity import RunId, Tenant, TraceParent
@@ -28,6 +28,9 @@ from belljar.sources import ContextSource, Verbatim
 from belljar.streaming import ResultEvent
 
 __all__ = ["Work", "fault_of", "limit_of"]
+
+# States of a run that has a result.
+_RESULTS: Final = frozenset(get_args(Status))
 
 
 class Work:
@@ -93,6 +96,11 @@ class Work:
     @property
     def is_given_up(self) -> bool:
         return self.is_interrupted or self.is_cancelled
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended with a result that is not here: the log has it."""
+        return self.result is None and self.report is None and self.state in _RESULTS and self.error is None
 
     @property
     def chars(self) -> int:

@@ -15,7 +15,7 @@ same goes for an answer that was not kept, or was erased since.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -66,6 +66,22 @@ class Tape:
     def __init__(self, name: str, asked: Iterable[Asked]) -> None:
         self.name: Final = name
         self.asked: Final = tuple(asked)
+
+    def and_of(self, earlier: Tape) -> Tape:
+        """With what an earlier run has besides, which this one was a fork of and did not come to ask again."""
+        had = Counter(map(_what, self.asked))
+        more = []
+        for one in earlier.asked:
+            if had[_what(one)]:
+                had[_what(one)] -= 1
+            else:
+                more.append(one)
+        return Tape(self.name or earlier.name, (*self.asked, *more))
+
+
+def _what(one: Asked) -> tuple[str, str, str]:
+    """What a fork asks again: the same query, and of a root model's prompts, which are never the same, the next."""
+    return one.place, one.purpose, "" if one.purpose == "root" else one.prompt_sha256
 
 
 class ReplayModel:

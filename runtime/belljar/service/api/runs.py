@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any, Final
@@ -13,12 +14,13 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from belljar.audit import Coverage, Receipt, coverage, records_below
+from belljar.errors import AccessDenied, AccessThrottled, HostFault
 from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.encoding import encoded
 from belljar.service.problems import Unfit
-from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, Service
+from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, who_asks
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
@@ -36,6 +38,7 @@ __all__ = [
     "without_turns",
 ]
 
+_log = logging.getLogger("belljar.service")
 _WAIT_S_MAX: Final = 300
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)
 _ID: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -203,11 +206,19 @@ async def _events(asking: Asking[EventsQuery, None]) -> Response:
         raise Unfit("this is not the id of an event; send the last one that came", at="Last-Event-ID")
     after = asking.query.after if told is None else int(told)
     found = asking.desk.events(asking.params["run"], after)
-    return events(_told(asking.service, found))
+    return events(_told(asking, found))
 
 
-async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent], None]) -> AsyncGenerator[bytes, None]:
-    """Each event as it comes, a sign of life in between, and a last word when the service stops."""
+async def _told(
+    asking: Asking[Any, Any], found: AsyncGenerator[tuple[int, StreamEvent], None]
+) -> AsyncGenerator[bytes, None]:
+    """Each event as it comes, a sign of life in between, and a last word when the service stops.
+
+    A stream may last for hours. So who listens is asked for again as often as there is a sign of life: one whose key
+    was revoked meanwhile, or whose token has expired, hears no more.
+    """
+    service, loop = asking.service, asyncio.get_running_loop()
+    heartbeat_s, proven = service.settings.heartbeat_s, loop.time()
     stopping: asyncio.Future[Any] = asyncio.ensure_future(service.stopping.wait())
     coming: asyncio.Future[tuple[int, StreamEvent] | None] | None = None
     try:
@@ -216,7 +227,11 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
             if coming is None:
                 coming = asyncio.ensure_future(anext(found, None))
             both: set[asyncio.Future[Any]] = {coming, stopping}
-            await asyncio.wait(both, timeout=service.settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            if loop.time() >= proven + heartbeat_s:
+                if not await _is_let_in(asking):
+                    return
+                proven = loop.time()
             if coming.done():
                 event = coming.result()
                 coming = None
@@ -234,6 +249,17 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
         await found.aclose()
+
+
+async def _is_let_in(asking: Asking[Any, Any]) -> bool:
+    """Whether who asked may still; also where that cannot be found out now."""
+    try:
+        await who_asks(asking)
+    except (AccessThrottled, HostFault) as error:
+        _log.warning("belljar: whether a listener may go on listening is not known now: %s", error)
+    except AccessDenied:
+        return False
+    return True
 
 
 async def _event(number: int, event: StreamEvent) -> bytes:
