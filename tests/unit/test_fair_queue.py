@@ -61,6 +61,16 @@ def test_a_tenants_own_orders_and_those_below_it_take_turns() -> None:
     assert drained(waiting) == [own[0], below[0], own[1], below[1], own[2], below[2]]
 
 
+def test_the_places_of_many_are_those_of_each() -> None:
+    waiting = queue()
+    keys = [key for path in PATHS for key in fill(waiting, path, 5)]
+    for _ in range(10):
+        waiting.take()
+    places = {key: place for path in PATHS for key, place in waiting.places(Tenant(path)).items()}
+    assert places == {key: waiting.place(key) for key in keys if key in waiting}
+    assert waiting.places(Tenant("nobody")) == {}
+
+
 def test_what_may_wait_is_bounded_in_number_in_bytes_and_for_each_tenant() -> None:
     waiting = queue(count=7, tenant=4, size=100)
     acme, alice, other = Tenant("acme"), Tenant("acme/alice"), Tenant("other")

@@ -521,12 +521,13 @@ class Desk:
         """
         check_page(after, limit)
         page = await asyncio.to_thread(self._found.page, Wish(tenant, status, model), after, limit)
-        return msgspec.structs.replace(page, runs=tuple(map(self._brief, page.runs)))
+        places = functools.cache(self._queue.places)  # to count for each anew would take long where many wait
+        return msgspec.structs.replace(page, runs=tuple(self._brief(state, places) for state in page.runs))
 
-    def _brief(self, state: OrderState) -> OrderState:
+    def _brief(self, state: OrderState, places: Callable[[Tenant], dict[str, int]]) -> OrderState:
         """With what only this process knows, but no result."""
         if (work := self._works.get(state.run)) is not None and work.state == state.state == QUEUED:
-            return self._shown(work)
+            return msgspec.structs.replace(work.shown(), place=places(work.tenant).get(work.run))
         return self._with_progress(state)
 
     async def events(self, run: str, after: int | None = None) -> AsyncGenerator[tuple[int, StreamEvent], None]:
