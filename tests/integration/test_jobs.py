@@ -138,7 +138,7 @@ def test_what_cannot_be_run_is_refused_at_once_and_logged(jar: Jar) -> None:
     secret = jar.file("secret.toml", "[[turn]]\ntext = 'x'\n")
 
     async def go() -> None:
-        async with desk_of(jar, models=[FakeModel()]) as desk:
+        async with desk_of(jar, models=[FakeModel(name=FAKE)]) as desk:
             wrong: list[tuple[Asked, type[Refusal], str]] = [
                 (Asked(), InvalidInput, "order.what"),
                 (Asked(code="1", question="?"), InvalidInput, "order.what"),

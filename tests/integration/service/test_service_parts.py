@@ -140,6 +140,9 @@ def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar)
     told = asyncio.run(ask(key))
     assert not told.is_error, told
     assert told.structured_content["answer"] == 42
+    with service.client() as admin:  # it was an order like any other
+        state = admin.get(f"/v1/runs/{told.structured_content['run']}").json()
+        assert (state["state"], state["by"]) == ("ok", f"key:{key.split('_')[1]}")
     assert "MCP run_python" in [one.route for one in requests(jar)]
     with service.client("bj_0000000000000000_" + "a" * 43) as stranger:
         assert stranger.post("/mcp", json={}).status_code == 401
