@@ -91,6 +91,9 @@ class HostActions:
             await asyncio.sleep(0.01)
         return new[0]
 
+    async def cell(self, visitor: Visitor, run: str, code: str) -> None:
+        self.ordered.append((run, code))
+
     async def again(self, visitor: Visitor, again: Again) -> str:
         self.ordered.append(again)
         return again.run

@@ -341,6 +341,7 @@ def test_a_tenant_sees_their_own_and_nothing_tells_what_others_have(served: Serv
         token = {"token": "word of key:alice"}
         assert client.post(f"/runs/{served.other}/cancel", data=token).status_code == 404
         assert client.post(f"/runs/{served.other}/replay", data=token).status_code == 404
+        assert client.post(f"/runs/{served.other}/cells", data={"code": "1", **token}).status_code == 404
         limits = {"tenant": "acme", "period": "day", "calls": "1", **token}
         assert client.post("/tenants/limits", data=limits).status_code == 403
         assert client.post("/playground", data={"tenant": "beta", "question": "?", **token}).status_code == 403
@@ -360,6 +361,7 @@ def test_an_auditor_is_shown_nothing_to_change_and_can_change_nothing(browser: B
         for path, form in (
             (f"/runs/{served.run}/fork", {"model": "scripted:demo"}),
             (f"/runs/{served.run}/replay", {}),
+            (f"/runs/{served.run}/cells", {"code": "1"}),
             (f"/runs/{served.run}/cancel", {}),
             ("/tenants/limits", {"tenant": "acme", "period": "day", "calls": "1"}),
             ("/playground", {"tenant": "acme", "question": "?"}),
@@ -560,6 +562,9 @@ def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, serv
         def compared(self, run: str) -> None:
             return None
 
+        def takes_cells(self, run: str) -> bool:
+            return False
+
     served.reader._queue = Queue()
     try:
         with window(browser, served) as (page, seen):
@@ -651,6 +656,35 @@ def test_a_run_whose_text_was_pasted_is_done_again_with_what_is_given_instead(br
             page.locator("#compared").wait_for()
             assert word in page.locator("#compared").inner_text()
         assert "first difference, recorded" in page.locator("#compared").inner_text()
+        assert [one for one in seen.complaints if "400" not in one] == []
+
+
+def test_the_playground_keeps_a_box_open_for_more_cells(browser: Browser, place: Jar) -> None:
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+    with service_of(place) as service, logged_in(browser, service) as (page, seen):
+        go(page, f"{service.url}/playground?tenant=acme")
+        page.fill("textarea[name=code]", "x = 20")
+        page.check("input[name=stays]")
+        page.click("button.main")
+        page.wait_for_url("**/runs/2*")
+        ready(page)
+        run = page.url
+        page.evaluate(axe)
+        assert page.evaluate("axe.run().then(all => all.violations.map(one => one.id))") == []
+        page.fill(".next textarea", "print(x + 22)")
+        page.click("text=Run the cell")
+        page.locator("#r0c1 pre", has_text="42").wait_for()
+        page.fill(".next textarea", HANGS)
+        page.click("text=Run the cell")
+        page.locator("#r0c2").wait_for()
+        page.fill(".next textarea", "print(1)")
+        page.click("text=Run the cell")
+        page.locator("[role=alert]", has_text="at work").wait_for()
+        go(page, run)
+        page.click("text=End the session")
+        page.locator("#top .st", has_text="killed").wait_for()
+        go(page, run)
+        assert page.locator(".next").count() == 0
         assert [one for one in seen.complaints if "400" not in one] == []
 
 

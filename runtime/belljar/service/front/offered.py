@@ -55,9 +55,10 @@ def ordered(
 ) -> Asked:
     """The order of a run that goes so. Of a program the root model is the one that its queries are asked of."""
     terms = {name: getattr(profile, name) for name in ("policy", "backend", "language")}
+    model = profile.model or None  # a form may name none
     if question is not None:
-        return Asked(question=question, model=profile.model, sub_model=profile.sub_model, contexts=contexts, **terms)
-    return Asked(code=code, sub_model=profile.sub_model or profile.model, contexts=contexts, **terms)
+        return Asked(question=question, model=model, sub_model=profile.sub_model, contexts=contexts, **terms)
+    return Asked(code=code, sub_model=profile.sub_model or model, contexts=contexts, **terms)
 
 
 def no_model(service: Service, model: str, tenant: Tenant) -> InvalidInput:

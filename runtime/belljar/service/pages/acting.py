@@ -1,13 +1,16 @@
-"""What a page's form orders, done by the service's own calls: a desk, quotas, sessions."""
+"""What a page's form orders, done by the service's own calls: a desk with its sessions, quotas, who logs in."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from typing import Any, Final, cast
 
 from belljar.audit.export.view import Fact
+from belljar.engine import CellResult
 from belljar.identity import Language, Tenant
-from belljar.jobs import AskedAgain, Context, Desk, OrderState, RegisteredContext, TextContext
+from belljar.jobs import AskedAgain, AskedSession, Context, Desk, OrderState, RegisteredContext, TextContext
 from belljar.ledger import Period
 from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
@@ -18,8 +21,11 @@ from belljar.service.settings import Profile
 
 __all__ = ["DeskActions", "DeskQueue"]
 
+_log = logging.getLogger("belljar")
 _LISTED: Final = 50
 _THROTTLED: Final = "access.throttled"
+# How long a form waits for a cell that may be over at once.
+_AT_ONCE_S: Final = 0.3
 _ACTION_CHARS_MAX: Final = 400
 
 
@@ -36,6 +42,9 @@ class DeskQueue:
     async def get(self, run: str) -> Waiting | None:
         state = self._desk.known(run)
         return None if state is None else _waiting(state)
+
+    def takes_cells(self, run: str) -> bool:
+        return any(one.session == run for one in self._desk.sessions(None))
 
     def compared(self, run: str) -> Compared | None:
         report = self._desk.report(run)
@@ -87,6 +96,7 @@ class DeskActions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._cells: set[asyncio.Task[CellResult]] = set()
 
     async def login(self, secret: str, address: str) -> Login:
         session = await self._service.access.log_in(secret, address=address)
@@ -108,11 +118,30 @@ class DeskActions:
             name = f"context{number + 1}" if asked.text or number else "context"
             contexts[name] = RegisteredContext(f"sha256:{digest}")
         language = cast("Language | None", asked.language or None)
-        profile = profiles_for(self._service, asked.tenant).get(asked.model)
+        profile, desk = profiles_for(self._service, asked.tenant).get(asked.model), self._service.desk
         if profile is None:
             profile = Profile(model=asked.model, policy=asked.policy, language=language)
         wanted = ordered(profile, contexts, question=asked.question or None, code=asked.code or None)
-        return (await self._service.desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
+        if asked.stays:
+            stays = {name: getattr(wanted, name) for name in AskedSession.__struct_fields__}
+            run = (await desk.open_session(AskedSession(**stays), tenant=asked.tenant, by=visitor.name)).session
+            await self.cell(visitor, run, asked.code)
+            return run
+        return (await desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
+
+    async def cell(self, visitor: Visitor, run: str, code: str) -> None:
+        """What is refused is so at once; a cell that takes longer goes on, and the run's page shows it."""
+        task = asyncio.create_task(self._service.desk.execute(run, code))
+        self._cells.add(task)
+        task.add_done_callback(self._done)
+        await asyncio.wait({task}, timeout=_AT_ONCE_S)
+        if task.done():
+            task.result()
+
+    def _done(self, task: asyncio.Task[CellResult]) -> None:
+        self._cells.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("belljar: a cell of a session: %s", error)
 
     async def again(self, visitor: Visitor, again: Again) -> str:
         contexts: dict[str, Context] = {

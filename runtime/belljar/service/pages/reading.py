@@ -129,6 +129,10 @@ class Queue(Protocol):
         """One that waits or runs here, or ended a while ago."""
         ...
 
+    def takes_cells(self, run: str) -> bool:
+        """Whether it is a session that is open here."""
+        ...
+
     def compared(self, run: str) -> Compared | None:
         """What came of a replay that ended here a while ago."""
         ...
@@ -287,14 +291,15 @@ class HostReader:
     async def run(self, visitor: Visitor, run: str, *, part: int) -> RunPage:
         tenant, started = await asyncio.to_thread(self._started, visitor, run)
         await self._note_reading(visitor, run)
-        is_live, compared = self._host.live_run(run) is not None, None
+        is_live, takes_cells, compared = self._host.live_run(run) is not None, False, None
         if self._queue is not None:
             ordered = await self._queue.get(run)
-            is_live, compared = is_live or (ordered is not None and ordered.is_open), self._queue.compared(run)
+            is_live = is_live or (ordered is not None and ordered.is_open)
+            takes_cells, compared = self._queue.takes_cells(run), self._queue.compared(run)
         async with self._pages:
             found = await asyncio.to_thread(self._page, str(tenant), run, part, started, is_live)
             if not found.can_again or not visitor.may("run", tenant):
-                return msgspec.structs.replace(found, compared=compared)
+                return msgspec.structs.replace(found, takes_cells=takes_cells, compared=compared)
             gone = await asyncio.to_thread(self._gone, tenant, started)
         return msgspec.structs.replace(found, gone=gone)
 

@@ -106,6 +106,7 @@ def pages(
         get("/runs/{run}", _Pages.run),
         get("/runs/{run}/proof", _Pages.proof),
         post("/runs/{run}/cancel", _Pages.cancel),
+        post("/runs/{run}/cells", _Pages.cell),
         post("/runs/{run}/fork", _Pages.fork),
         post("/runs/{run}/replay", _Pages.replay),
         get("/tenants", _Pages.tenants),
@@ -313,6 +314,7 @@ class _Pages:
             open_max=OPEN_MAX,
             may_cancel=found.is_live and visitor.may("run.cancel", tenant),
             may_run=found.can_again and visitor.may("run", tenant),
+            takes_cells=found.takes_cells and visitor.may("run", tenant),
             registered=registered,
             levels=levels,
             model=self._offered(found.model),
@@ -330,6 +332,15 @@ class _Pages:
         await self._form(request, visitor)
         run = await self._theirs(request, visitor, "run.cancel")
         await self._actions.cancel(visitor, run)
+        return RedirectResponse(f"/runs/{run}", 303, HEADERS)
+
+    async def cell(self, request: Request, visitor: Visitor) -> Response:
+        fields = await self._form(request, visitor)
+        run = await self._theirs(request, visitor, "run")
+        code = fields.get("code", "").replace("\r\n", "\n")
+        if not code.strip():
+            raise InvalidInput("write some code for the cell", code="playground.asked")
+        await self._actions.cell(visitor, run, code)
         return RedirectResponse(f"/runs/{run}", 303, HEADERS)
 
     async def replay(self, request: Request, visitor: Visitor) -> Response:
@@ -469,6 +480,7 @@ class _Pages:
                 tenant=tenant,
                 question=question,
                 code="" if question else code,
+                stays=not question and fields.get("stays") == "1",
                 text=fields.get("text", "").replace("\r\n", "\n"),
                 contexts=[fields["context"]] if fields.get("context") else [],
                 model=self._model(fields.get("model", "")),

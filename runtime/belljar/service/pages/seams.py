@@ -173,6 +173,7 @@ class RunPage(_View, frozen=True):
         can_again: it can be replayed; `gone` are contexts of it that somebody has to give for that, or for a fork.
         origin: of a replay or a fork; `compared` is what came of a replay, as long as that is known.
         is_scripted: answers of its models were written before.
+        takes_cells: it is a session that is open here.
     """
 
     page: Page
@@ -187,6 +188,7 @@ class RunPage(_View, frozen=True):
     gone: list[GoneContext] = []
     origin: Origin | None = None
     is_scripted: bool = False
+    takes_cells: bool = False
     compared: Compared | None = None
 
 
@@ -351,11 +353,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         text: a context that was pasted; empty if there is none.
         contexts: registered ones, by their digests.
+        stays: the box stays open after the code, for more cells.
     """
 
     tenant: Tenant
     question: str = ""
     code: str = ""
+    stays: bool = False
     text: str = ""
     contexts: Sequence[str] = ()
     model: str = ""
@@ -406,6 +410,10 @@ class Actions(Protocol):
 
     async def ask(self, visitor: Visitor, asked: Asked) -> str:
         """Order a run; its id."""
+        ...
+
+    async def cell(self, visitor: Visitor, run: str, code: str) -> None:
+        """Begin a cell of a session that is open."""
         ...
 
     async def again(self, visitor: Visitor, again: Again) -> str:
