@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import sqlite3
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from belljar import heavy
 from belljar.broker import Calls
-from belljar.broker.calls import _Answered, _pause_s
+from belljar.broker.calls import _Answered, _complete, _pause_s
 from belljar.broker.keeping import NOTHING_KEPT
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
@@ -1061,3 +1062,29 @@ def new_folder(parent: Path, number: int) -> Path:
 
 def free_prices() -> Prices:
     return Prices({"fake": Rates(Decimal(0), Decimal(0))})
+
+
+def test_a_failure_in_the_moment_in_which_its_caller_is_cancelled_is_nobodys_surprise() -> None:
+    """The loop complains of errors that nobody took; here somebody else's end came first."""
+    complaints: list[str] = []
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(str(context["message"])))
+        asked, may_fail = asyncio.Event(), asyncio.Event()
+
+        async def fails(_: ModelRequest) -> str:
+            asked.set()
+            await may_fail.wait()
+            loop.call_soon(asking.cancel)
+            raise ModelFailed("too busy")
+
+        asking = asyncio.create_task(_complete(FakeModel(fails), question()))
+        await asked.wait()
+        may_fail.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(go())
+    gc.collect()
+    assert complaints == []

@@ -594,6 +594,8 @@ async def _complete(model: Model, request: ModelRequest) -> ModelReply:
     So it is not in the run's nursery, which would wait for it and hold up the run's end.
     """
     asking = asyncio.create_task(_reply_or_exit(model, request))
+    # Also where its failure comes in the very moment in which we are cancelled.
+    asking.add_done_callback(lambda late: late.cancelled() or late.exception())
     try:
         await asyncio.wait([asking], timeout=request.deadline_s + _DEADLINE_SPARE_S)
         if not asking.done():
@@ -607,7 +609,6 @@ async def _complete(model: Model, request: ModelRequest) -> ModelReply:
         if not asking.done():
             asking.cancel()
             await to_the_end(asyncio.wait([asking], timeout=_CANCEL_S))
-            asking.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 async def _reply_or_exit(model: Model, request: ModelRequest) -> ModelReply | KeyboardInterrupt | SystemExit:
