@@ -15,6 +15,8 @@ from tests.architecture.test_layers import COMMAND, HOST_MODULES, ROOT, roots
 FOR_THE_IMAGE = {"restrictedpython", "tzdata"}
 # For the type checker alone, which brings it along.
 STUBS = {"_typeshed"}
+# Of the standard library, but of a newer Python than this may be.
+NEWER = {"compression"}
 
 
 def normal(name: str) -> str:
@@ -29,6 +31,7 @@ def imported() -> set[str]:
         "belljar",
         "belljar_command",
         *STUBS,
+        *NEWER,
     }
     return {normal(distribution) for name in names for distribution in known.get(name, [name])}
 
