@@ -72,7 +72,7 @@ async def _read(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> 
         else:
             put(None)
 
-    thread = loop.run_in_executor(_THREADS, work)
+    thread = _THREADS.submit(work)
     try:
         while (one := await queue.get()) is not None:
             if isinstance(one, BaseException):
@@ -81,10 +81,10 @@ async def _read(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> 
                 yield one
     finally:
         over.set()
-        while not thread.done():  # it may wait for room
+        while not thread.cancel() and not thread.done():  # it has begun, and may wait for room
             while not queue.empty():
                 queue.get_nowait()
-            await asyncio.wait([thread], timeout=0.05)
+            await asyncio.wait([asyncio.wrap_future(thread)], timeout=0.05)
 
 
 async def streamed(found: AsyncGenerator[bytes, None], media: str, headers: dict[str, str]) -> StreamingResponse:
