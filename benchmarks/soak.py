@@ -40,14 +40,13 @@ from benchmarks.measure import BenchmarkError
 from benchmarks.provider import Provider
 from benchmarks.served import Served
 from benchmarks.soak_checks import Found, found_wrong, left_behind
-from benchmarks.soak_clients import Client, Ordered
+from benchmarks.soak_clients import POOR, Client, Ordered
 from tests.integration.support import adopting_orphans
 from tests.postgres import Postgres, sql
 
 __all__ = ["SoakPlan", "SoakTable", "as_text", "soak"]
 
-# The last one may call a model only so often, so that some of its orders are refused and some runs end by it.
-_TENANTS: Final = ("acme", "acme/research", "globex", "poor")
+_TENANTS: Final = ("acme", "acme/research", "globex", POOR)
 _POOR_CALLS: Final = 60
 _SETTLED_S: Final = 240.0
 # Before a kill there is something under way.
@@ -185,7 +184,7 @@ async def _set_up(service: Served) -> dict[str, str]:
     """A key for each tenant, and the quota of the one that has little."""
     headers = {"authorization": f"Bearer {service.key}"}
     async with httpx2.AsyncClient(base_url=service.url, headers=headers, timeout=60, trust_env=False) as admin:
-        limits = {"tenant": "poor", "limits": {"total": {"calls": _POOR_CALLS}}}
+        limits = {"tenant": POOR, "limits": {"total": {"calls": _POOR_CALLS}}}
         (await admin.patch("/v1/quotas", json=limits)).raise_for_status()
         limits = {"tenant": "acme", "limits": {"day": {"calls": 10**6, "cost_nanousd": 10**12}}}
         (await admin.patch("/v1/quotas", json=limits)).raise_for_status()
