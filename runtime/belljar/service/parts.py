@@ -35,7 +35,7 @@ from belljar.service.pages.acting import DeskActions, DeskQueue
 from belljar.service.pages.demo import DEMO
 from belljar.service.pages.rendering import STATIC
 from belljar.service.records import request_record
-from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
+from belljar.service.routes import Asking, Route, Service, cookie_of, who_asks, whole_host
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
 
@@ -78,7 +78,13 @@ def _pages(service: Service) -> Extra:
     reader = HostReader(
         service.host, version=version("belljar"), queue=DeskQueue(service.desk), environ=service.host.environ
     )
-    made = pages(reader, DeskActions(service), who=functools.partial(_visitor, service), models=models)
+    made = pages(
+        reader,
+        DeskActions(service),
+        who=functools.partial(_visitor, service),
+        models=models,
+        form_s=service.settings.body_s,
+    )
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -89,7 +95,7 @@ def _pages(service: Service) -> Extra:
 
 
 async def _visitor(service: Service, request: Request) -> Visitor | None:
-    cookie = request.cookies.get(COOKIE)
+    cookie = cookie_of(request)
     if cookie is None:
         return None
     session = await service.access.sessions.check(cookie)
@@ -105,7 +111,8 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
 def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
     """The route of a page, with a record of each time that it is shown; forms and refusals the page itself records.
 
-    Files that never change tell nothing of anybody.
+    Files that never change tell nothing of anybody, nor does the login, which is all that a stranger is shown: as often
+    as they like, and so in no log.
     """
     if route.path.startswith(STATIC) or route.path == "/favicon.ico":
         return route
@@ -113,11 +120,12 @@ def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
 
     async def answer(request: Request) -> Response:
         response: Response = await endpoint(request)
-        if request.method == "POST" or response.status_code >= 400:
-            return response
         session: Session | None = request.scope.get("belljar.session")
-        who, name = None if session is None else session.principal, f"{request.method} {route.path}"
-        event = request_record(who, name, response.status_code, of=request.path_params.get("run"))
+        if session is None or request.method == "POST" or response.status_code >= 400:
+            return response
+        event = request_record(
+            session.principal, f"{request.method} {route.path}", response.status_code, of=request.path_params.get("run")
+        )
         try:
             await service.host.log(event)
         except AuditUnavailable:

@@ -65,6 +65,10 @@ class DeskActions:
         session = await self._service.access.log_in(secret, address=address)
         return Login(session.value, max(1, session.until - int(time.time())))
 
+    def stranger(self, address: str) -> None:
+        self._service.strangers.check(address)
+        self._service.strangers.failed(address)
+
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
         await self._service.host.log(request_record(visitor, route, status, code=code))
 
