@@ -65,6 +65,8 @@ class HostActions:
             raise PolicyDenied("no such key: ask an admin for one", code="access.denied")
         return Login(f"session.{secret}", 3600)
 
+    def stranger(self, address: str) -> None: ...
+
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
         self.recorded.append(("" if visitor is None else visitor.name, route, status, code))
 

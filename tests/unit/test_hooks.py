@@ -494,7 +494,7 @@ def test_the_address_of_a_hook_is_https_and_plain(tmp_path: Path, url: str) -> N
             "2001:0:1::",
             "fe80::1%lo",
         ),
-        *("2001:db8::1", "64:ff9b:1::1", "fec0::1"),
+        *("2001:db8::1", "64:ff9b:1::1", "fec0::1", "::7f00:1", "4000::1"),
     ],
 )
 def test_an_address_that_is_not_public_is_none(address: str) -> None:

@@ -67,7 +67,7 @@ class Uploads:
     """All uploads of a host, in one folder.
 
     Args:
-        bytes_max: how long the uploads of one tenant may be together.
+        bytes_max: how long the uploads of one tenant, and of all below it, may be together.
         keep_s: how long one may rest, in seconds.
         clock: seconds since the epoch.
     """
@@ -99,18 +99,7 @@ class Uploads:
             )
         with _faults():
             self.sweep()
-            mine = [one for one in self._all() if one.tenant == tenant and one.context is None]
-            total = length + sum(one.length for one in mine)
-            if total > self.bytes_max or len(mine) >= _AT_ONCE_MAX:
-                raise QuotaExceeded(
-                    f"the tenant {tenant} has begun too many uploads: end or remove one of them first",
-                    code="upload.tenant",
-                    limit=self.bytes_max,
-                    observed=total,
-                    scope=str(tenant),
-                    dimension="context_bytes",
-                    period="now",
-                )
+            self._check_room(tenant, length)
             made = Upload(
                 id=secrets.token_hex(16),
                 tenant=str(tenant),
@@ -127,6 +116,25 @@ class Uploads:
                 file.write(msgspec.json.encode(made))
             flush_folder(self._folder)
         return made
+
+    def _check_room(self, tenant: Tenant, length: int) -> None:
+        """What a tenant begins counts for each tenant above it, too: else new names below it would have no bound."""
+        begun = [(Tenant(one.tenant).levels, one.length) for one in self._all() if one.context is None]
+        for level in tenant.levels:
+            mine = [size for levels, size in begun if level in levels]
+            total = length + sum(mine)
+            if total > self.bytes_max or len(mine) >= _AT_ONCE_MAX:
+                raise QuotaExceeded(
+                    f"the tenant {level} has begun too many uploads: end or remove one of them first",
+                    code="upload.tenant",
+                    limit=self.bytes_max,
+                    observed=total,
+                    # What the levels above have begun is not theirs to know who are below.
+                    told=None if level == tenant else "a tenant above has begun too many uploads: try again later",
+                    scope=str(level),
+                    dimension="context_bytes",
+                    period="now",
+                )
 
     def get(self, upload: str) -> Upload:
         """One, and how far it got.

@@ -55,7 +55,7 @@ def is_public(address: str) -> bool:
             return is_public(str(found.ipv4_mapped))
         if found.is_site_local or any(found in network for network in _EMBEDDING):
             return False
-    return found.is_global and not found.is_multicast
+    return found.is_global and not (found.is_multicast or found.is_reserved)
 
 
 async def send(

@@ -3,6 +3,10 @@
 A page of somebody else's can make a browser send requests to this machine under a name that it has pointed here. So the
 name in `Host` has to be one of ours; an address is nobody's trick, and passes. Addresses in `X-Forwarded-For` count
 only as far as those who wrote them are trusted: from the right, up to the first that is no proxy of ours.
+
+A request that tells its length in two ways ends for us where `Transfer-Encoding` says, and for some proxy perhaps where
+`Content-Length` does: what is between them would be the next request, with whatever the proxy believes of it. So such a
+one is refused, and its connection ends, whatever else was sent.
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ _HEADERS: Final = {
 _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 _FORWARDED_MAX: Final = 32
+_NOT_OURS: Final = Refused(
+    "this service does not answer for that host: ask it by its own name or address", code="route.host"
+)
+_TWO_LENGTHS: Final = Refused("a request has Content-Length or Transfer-Encoding: send one", code="request.http")
 
 
 class Guard:
@@ -81,10 +89,8 @@ class Guard:
         if line + sum(len(name) + len(value) for name, value in headers.raw) > most:
             return Refused(f"the head of the request is longer than {most} bytes; send less", code="request.head")
         if not is_ours(headers.getlist("host"), self._settings):
-            return Refused(
-                "this service does not answer for that host: ask it by its own name or address", code="route.host"
-            )
-        return None
+            return _NOT_OURS
+        return _TWO_LENGTHS if "content-length" in headers and "transfer-encoding" in headers else None
 
     def _believe(self, scope: Scope, headers: Headers) -> None:
         """Let the client be whom trusted proxies tell, and the scheme what they had."""

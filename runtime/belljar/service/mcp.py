@@ -245,7 +245,8 @@ class McpHttp:
             scope["belljar.caller"] = await self._caller_of(scope)
         except Refusal as refusal:
             status = 429 if refusal.code == "access.throttled" else 401
-            await self._host.log(request_record(None, "MCP", status, code=refusal.code))
+            if status != 429:  # whoever goes on nevertheless fills no log
+                await self._host.log(request_record(None, "MCP", status, code=refusal.code))
             failed = _Failed("refused", refusal.code, str(refusal), status=status)
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)

@@ -337,7 +337,12 @@ class MetricsPage:
 
 
 async def _reply(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], silent: bool = False) -> None:
-    headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"content-length", b"%d" % len(body)), *more]
+    headers = [
+        (b"content-type", CONTENT_TYPE_LATEST.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        *more,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if silent else body})
 

@@ -38,7 +38,7 @@ from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.standing import errors_section, queue_section
 from belljar.service.provider_errors import ProviderErrors
 from belljar.service.records import request_record
-from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
+from belljar.service.routes import Asking, Route, Service, cookie_of, who_asks, whole_host
 from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
@@ -96,6 +96,7 @@ def _pages(service: Service) -> Extra:
         who=functools.partial(_visitor, service),
         models=models,
         profiles=lambda tenant: list(profiles_for(service, tenant)),
+        form_s=service.settings.body_s,
     )
 
     @contextlib.asynccontextmanager
@@ -107,7 +108,7 @@ def _pages(service: Service) -> Extra:
 
 
 async def _visitor(service: Service, request: Request) -> Visitor | None:
-    cookie = request.cookies.get(COOKIE)
+    cookie = cookie_of(request)
     if cookie is None:
         return None
     session = await service.access.sessions.check(cookie)
@@ -123,7 +124,8 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
 def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
     """The route of a page, with a record of each time that it is shown; forms and refusals the page itself records.
 
-    Files that never change tell nothing of anybody, nor does the way to the login: who is nobody fills no log by it.
+    Files that never change tell nothing of anybody, nor does the login, which is all that a stranger is shown: as often
+    as they like, and so in no log.
     """
     if route.path.startswith(STATIC) or route.path == "/favicon.ico":
         return route

@@ -74,6 +74,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "route.tus": 412,
     "route.unknown": 404,
     "request.head": 431,
+    "request.http": 400,
     "request.length": 411,
     "request.slow": 408,
     "request.too_long": 413,

@@ -64,6 +64,7 @@ __all__ = [
     "Resource",
     "Route",
     "Service",
+    "cookie_of",
     "decoded",
     "no_such",
     "own",
@@ -376,9 +377,10 @@ class Resource:
     def _other(self, method: str) -> Route:
         """For a method that the path does not have."""
 
-        async def tell(_: Asking[Any, Any]) -> Response:
+        async def tell(asking: Asking[Any, Any]) -> Response:
             if method == "OPTIONS":
                 return Response(status_code=204, headers={"allow": self.allow, **self._of_options()})
+            asking.stranger()
             raise Refused(
                 f"{self.path} takes {self.allow}; use one of these",
                 code="route.method",
@@ -386,7 +388,10 @@ class Resource:
             )
 
         name = method if method in _METHODS else "OTHER"
-        return Route(method=name, path=self.path, summary="", handler=tell, owner=whole_host)
+        # Anybody may ask what there is, as often as they like: that is in no log.
+        return Route(
+            method=name, path=self.path, summary="", handler=tell, owner=whole_host, logged=method != "OPTIONS"
+        )
 
     def _of_options(self) -> dict[str, str]:
         return {name: value for route in self.routes.values() for name, value in route.options.items()}
@@ -416,12 +421,25 @@ async def who_asks(asking: Asking[Any, Any]) -> Principal:
         scheme, _, token = shown.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return await access.check(token.strip(), address=asking.client)
-    elif (cookie := asking.request.cookies.get(COOKIE)) is not None:
+    elif (cookie := cookie_of(asking.request)) is not None:
         if asking.request.method not in _SAFE:
             _check_origin(asking.request)
         return (await access.sessions.check(cookie)).principal
     asking.stranger()
     raise AccessDenied("send a key as `Authorization: Bearer KEY`", code="access.missing")
+
+
+def cookie_of(request: Request) -> str | None:
+    """The value of our cookie, which is never quoted.
+
+    Python's own reader is not asked: of a quoted value full of backslashes, which anybody may send, some versions take
+    seconds to make sense, and everybody else would wait as long.
+    """
+    for part in request.headers.get("cookie", "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return None
 
 
 def _check_origin(request: Request) -> None:
@@ -447,6 +465,8 @@ def query_of(request: Request, kind: type[_Q]) -> _Q:
     for name, value in request.query_params.multi_items():
         if name in given:
             raise Unfit(f"there are two parameters {name[:40]!a}; send one", at=f"?{name[:40]}")
+        if "\0" in value:  # no database takes one in a text, and some take it for a fault of theirs
+            raise Unfit(f"the parameter {name[:40]!a} has the character 0; leave it out", at=f"?{name[:40]}")
         given[name] = value
     try:
         return msgspec.convert(given, kind, strict=False)

@@ -25,10 +25,14 @@ __all__ = ["Client", "Serving", "connected", "head", "problem", "serving"]
 class Serving:
     """A service that runs in a thread of its own until the block ends."""
 
-    def __init__(self, jar: Jar, settings: ServiceSettings, models: Sequence[Model], **options: Any) -> None:
+    def __init__(
+        self, jar: Jar, settings: ServiceSettings, models: Sequence[Model], *, state: str | None = None, **options: Any
+    ) -> None:
+        """`state`: a journal on a server, instead of the one in the folder."""
         self.jar = jar
         self.settings = settings
         self._models = models
+        self._state = state
         self._options = options
         self._ready = threading.Event()
         self._told: Ready | None = None
@@ -45,7 +49,7 @@ class Serving:
 
     async def _serve(self) -> None:
         self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
-        self.host = Host(state=self.jar.at, environ=self.jar.environ(), models=self._models)
+        self.host = Host(state=self._state or self.jar.at, environ=self.jar.environ(), models=self._models)
         await serve(self.host, self.settings, by="test", ready=self._heard, stop=self.stop, **self._options)
 
     def _heard(self, told: Ready) -> None:

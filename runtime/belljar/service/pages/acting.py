@@ -102,6 +102,10 @@ class DeskActions:
         session = await self._service.access.log_in(secret, address=address)
         return Login(session.value, max(1, session.until - int(time.time())))
 
+    def stranger(self, address: str) -> None:
+        self._service.strangers.check(address)
+        self._service.strangers.failed(address)
+
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
         if visitor is None and code is not None and (code == _THROTTLED or not code.startswith("access.")):
             return  # a stranger may send as many of these as they like: they fill no log

@@ -18,14 +18,14 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, get_args
 from urllib.parse import parse_qsl, quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from belljar.arguments import tenant_of
 from belljar.audit.export.html import OPEN_MAX, rows_of
 from belljar.engine import Status
-from belljar.errors import BelljarError, InvalidInput, QuotaExceeded, Refusal
+from belljar.errors import AccessThrottled, BelljarError, InvalidInput, QuotaExceeded, Refusal
 from belljar.heavy import off_loop
 from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
@@ -47,6 +47,9 @@ _Page = Callable[["_Pages", Request, Visitor], Awaitable[Response]]
 
 # A text that is pasted; a longer one is uploaded.
 FORM_BYTES_MAX: Final = 4 << 20
+# Anybody may send a login: a key, or a token of 16 KiB at most.
+_LOGIN_BYTES_MAX: Final = 64 << 10
+_FORM_S: Final = 30.0
 _FIELDS_MAX: Final = 200
 _RUNS: Final = 50
 _TOP: Final = 10
@@ -78,6 +81,7 @@ def pages(
     models: Sequence[str] = (DEMO,),
     profiles: Callable[[Tenant], Sequence[str]] = _no_profiles,
     clock: Callable[[], float] = time.time,
+    form_s: float = _FORM_S,
 ) -> list[Route]:
     """The routes of all pages, for the root of a service.
 
@@ -87,8 +91,9 @@ def pages(
         models: what the playground offers; the first is the one that is chosen at first.
         profiles: what it offers to a tenant besides, each with a policy of its own.
         clock: the time in seconds since the epoch.
+        form_s: how long a client may take to send a form, in seconds.
     """
-    made = _Pages(reader, actions, who, api, models, profiles, clock)
+    made = _Pages(reader, actions, who, api, models, profiles, clock, form_s)
 
     def get(path: str, page: _Page) -> Route:
         return Route(path, functools.partial(made.visited, page), methods=["GET"])
@@ -161,6 +166,7 @@ class _Pages:
         models: Sequence[str],
         profiles: Callable[[Tenant], Sequence[str]],
         clock: Callable[[], float],
+        form_s: float,
     ) -> None:
         self._reader = reader
         self._actions = actions
@@ -169,6 +175,7 @@ class _Pages:
         self._models = models
         self._profiles = profiles
         self._clock = clock
+        self._form_s = form_s
 
     async def visited(self, page: _Page, request: Request) -> Response:
         """A page for somebody known; others are shown the login."""
@@ -208,27 +215,35 @@ class _Pages:
         """The fields of a form that one of our pages sent.
 
         Raises:
-            Refusal: `form.type`, `form.too_long`, `form.foreign`.
+            Refusal: `form.type`, `form.too_long`, `form.slow`, `form.foreign`.
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
             raise _Wrong("send a form, as the pages do", "form.type", 415)
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > FORM_BYTES_MAX:
-                raise _Wrong(
-                    f"a form has at most {FORM_BYTES_MAX >> 20} MiB: upload a longer context by the API, and choose "
-                    "it by its name",
-                    "form.too_long",
-                    413,
-                )
-        fields = await off_loop(len(body), _fields, bytes(body))
+        body = await self._form_body(request, _LOGIN_BYTES_MAX if visitor is None else FORM_BYTES_MAX)
+        fields = await off_loop(len(body), _fields, body)
         word = fields.pop("token", "").encode()
         if not _is_same_site(request) or (visitor is not None and not hmac.compare_digest(word, visitor.word.encode())):
             raise _Wrong(
                 "this form is old, or not from here: go back, load the page again, and repeat", "form.foreign", 403
             )
         return fields
+
+    async def _form_body(self, request: Request, most: int) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._form_s):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > most:
+                        raise _Wrong(
+                            f"this form has at most {most >> 10} KiB: upload a longer context by the API, and choose "
+                            "it by its name",
+                            "form.too_long",
+                            413,
+                        )
+        except (TimeoutError, ClientDisconnect):
+            raise _Wrong("the form did not come in time: send it again", "form.slow", 408) from None
+        return bytes(body)
 
     # ---------------------------------------------------------------------------------------------------------- login
 
@@ -238,16 +253,23 @@ class _Pages:
                 request, None, "login.html.j2", "login", there=_local(request.query_params.get("next")), why=""
             )
         there = "/runs"
+        address = request.client.host if request.client is not None else ""
         try:
-            fields = await self._form(request, None)
+            try:
+                fields = await self._form(request, None)
+            except _Wrong:
+                self._actions.stranger(address)
+                raise
             there = _local(fields.get("next"))
-            address = request.client.host if request.client is not None else ""
             login = await self._actions.login(fields.get("key", "").strip(), address)
         except BelljarError as error:
             words = _words(error)
             shown = {"there": there, "why": words["why"]}
             answer = await self._shown(request, None, "login.html.j2", "login", _status(error, 401), **shown)
-            await self._record(request, None, answer, words["code"])
+            if isinstance(error, _Wrong):
+                answer.headers["connection"] = "close"  # else all that the client goes on to send would be taken in
+            if not isinstance(error, AccessThrottled):  # whoever goes on nevertheless fills no log
+                await self._record(request, None, answer, words["code"])
             return answer
         answer = RedirectResponse(there, 303, HEADERS)
         is_safe = request.url.scheme == "https"
@@ -267,7 +289,11 @@ class _Pages:
     async def runs(self, request: Request, visitor: Visitor) -> Response:
         _demand(visitor, "run.read", visitor.tenant)
         wanted = RunFilter(
-            **{name: request.query_params.get(name, "")[:200].strip() for name in RunFilter.__struct_fields__}
+            **{
+                # The character 0 is in nothing that can be found, and no database takes it.
+                name: request.query_params.get(name, "")[:200].replace("\0", "").strip()
+                for name in RunFilter.__struct_fields__
+            }
         )
         found = await self._reader.runs(visitor, wanted, limit=_RUNS)
         waiting = [] if wanted.before else await self._reader.waiting(visitor)

@@ -396,6 +396,10 @@ class Actions(Protocol):
         """Begin a session of whoever has this key; `address` is the client's, for who tries too many."""
         ...
 
+    def stranger(self, address: str) -> None:
+        """Nobody known sent what no page of ours sends. Raises `AccessThrottled` where that happens too often."""
+        ...
+
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
         """Log that a form was answered so, or a page refused, before that answer leaves.
 

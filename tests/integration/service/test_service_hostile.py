@@ -1,0 +1,137 @@
+"""What strangers and tenants do who mean harm: each of these once held others up, filled the log, or had no bound."""
+
+from __future__ import annotations
+
+import http.cookies
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from belljar.service.pages import DemoModel
+from belljar.service.parts import parts
+from belljar.service.settings import ServiceSettings
+from tests.integration.service.support import Serving, problem, serving
+from tests.integration.support import PATIENCE_S, Jar
+from tests.postgres import Postgres
+
+TUS = {"tus-resumable": "1.0.0"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def whole(jar: Jar) -> Iterator[Serving]:
+    """A service with all that stands beside the API, which waits a second for a form."""
+    with serving(jar, models=[DemoModel()], options={"extras": parts()}, body_s=1.0) as running:
+        yield running
+
+
+def answered(service: Serving, data: bytes) -> bytes:
+    """All that comes back until the other side closes."""
+    port, found = int(service.url.rpartition(":")[2]), b""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)) as opened:
+        opened.sendall(data)
+        while piece := opened.recv(65536):
+            found += piece
+    return found
+
+
+@pytest.mark.parametrize("path", ["/v1/runs", "/runs", "/metrics"])
+def test_a_cookie_full_of_backslashes_is_not_unquoted(
+    whole: Serving, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Some versions of Python take time with its square for that: seconds, for the head of one request."""
+    asked: list[str] = []
+
+    def unquote(text: str) -> str:
+        asked.append(text)
+        return text
+
+    monkeypatch.setattr(http.cookies, "_unquote", unquote)
+    with whole.nobody() as nobody:
+        answer = nobody.get(path, headers={"cookie": 'belljar_session="' + "\\" * 30_000 + '"'})
+    assert answer.status_code in (303, 401)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("GET", "/", {}),
+        ("GET", "/login", {}),
+        ("GET", "/runs", {}),
+        ("POST", "/login", {"data": {"key": "bj_0000000000000000_" + 43 * "x"}}),
+        ("POST", "/login", {"content": b"{}", "headers": {"content-type": "application/json"}}),
+        ("POST", "/login", {"data": {"key": "x"}, "headers": {"origin": "https://evil.example"}}),
+        ("PUT", "/livez", {}),
+        ("OPTIONS", "/v1/runs", {}),
+        ("POST", "/mcp", {"json": {}}),
+        ("GET", "/nothing", {}),
+    ],
+)
+def test_strangers_fill_no_log(whole: Serving, method: str, path: str, sent: dict[str, Any]) -> None:
+    """Every answer but these few is one that stands in no log: each record there is signed, and kept for ever."""
+    with whole.nobody() as nobody:
+        for _ in range(40):
+            nobody.request(method, path, **sent)
+    assert len(whole.jar.records("http.request")) < 20
+
+
+def test_a_request_that_ends_at_two_places_hides_no_other_one(whole: Serving) -> None:
+    key = f"host: 127.0.0.1\r\nauthorization: Bearer {whole.key}\r\n".encode()
+    lengths = b"content-type: application/json\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    hidden = b"GET /v1/keys HTTP/1.1\r\n" + key + b"\r\n"
+    answer = answered(whole, b"POST /v1/policies/check HTTP/1.1\r\n" + key + lengths + hidden)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_login_that_does_not_come_is_given_up(whole: Serving) -> None:
+    head = b"POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+    answer = answered(whole, head + b"content-length: 100\r\n\r\nkey=")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close\r\n" in answer.lower()
+
+
+def test_a_login_is_short(whole: Serving) -> None:
+    """Anybody may send one, and all are in memory at the same time."""
+    with whole.nobody() as nobody:
+        answer = nobody.post("/login", content=b"key=" + b"x" * 100_000, headers=FORM)
+    assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+
+
+def test_uploads_of_tenants_below_count_for_those_above(jar: Jar) -> None:
+    with serving(jar, upload_bytes=1000) as service, service.client(service.key_of("runner", "acme")) as client:
+
+        def begin(tenant: str, length: int) -> Any:
+            told = {"acme": "YWNtZQ==", "acme/a": "YWNtZS9h", "acme/b": "YWNtZS9i"}[tenant]
+            headers = {**TUS, "upload-length": str(length), "upload-metadata": f"tenant {told}"}
+            return client.post("/v1/uploads", headers=headers)
+
+        assert begin("acme/a", 600).status_code == 201
+        below = problem(begin("acme/b", 600), 429, "upload.tenant")
+        assert not {"limit", "observed", "level"} & set(below), "numbers of a tenant above"
+        assert not re.search(r"\d{3}", below["detail"])
+        assert problem(begin("acme", 600), 429, "upload.tenant")["observed"] == 1200
+        assert begin("acme/b", 400).status_code == 201
+
+
+def test_what_a_key_reads_is_kept_by_nobody_on_the_way(whole: Serving) -> None:
+    with whole.client() as admin:
+        for path in ("/metrics", "/v1/runs", "/v1/keys", "/v1/audit/records", "/v1/quotas", "/readyz"):
+            answer = admin.get(path)
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), path
+
+
+def test_a_zero_in_a_query_is_a_strangers_mistake_and_no_fault_of_the_log(jar: Jar, postgres: Postgres) -> None:
+    """PostgreSQL takes none in a text, and what it says of one is said by a broken server, too."""
+    on_a_server = Serving(jar, ServiceSettings(port=0), [], extras=parts(), state=postgres.database())
+    with on_a_server as service, service.client() as admin, service.nobody() as browser:
+        for path in ("/v1/keys?after=%00", "/v1/audit/records?run=%00", "/v1/runs?status=%00"):
+            problem(admin.get(path), 422, "request.invalid")
+        browser.headers["origin"] = service.url
+        assert browser.post("/login", data={"key": service.key}).status_code == 303
+        assert browser.get("/runs?before=%00").status_code == 200
