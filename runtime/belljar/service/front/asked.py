@@ -25,7 +25,7 @@ MODEL_PREFIX: Final = "rlm/"
 _QUESTION_CHARS_MAX: Final = 4000
 
 
-class Piece(Protocol):
+class _Piece(Protocol):
     """A piece of a message's content, as an API has it."""
 
     @property
@@ -41,7 +41,7 @@ class Said(NamedTuple):
     text: str
 
 
-def said(role: str, content: str | Sequence[Piece], pieces: str) -> list[Said]:
+def said(role: str, content: str | Sequence[_Piece], pieces: str) -> list[Said]:
     """What a message says.
 
     Args:
