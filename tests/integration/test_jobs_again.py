@@ -68,6 +68,9 @@ def test_a_replay_is_an_order_that_says_who_ordered_it_and_what_came_of_it(jar: 
             assert (data["replays"], data["by"], data["tenant"]) == (run, "key:again", "acme")
             # No model was asked, and nobody is charged.
             assert len(of(desk, "query.requested")) == asked
+            row = await desk._book.row(replay)  # written with the run's end
+            assert row is not None
+            assert (row.state, row.ended_at > 0) == ("ok", True)
             listed = (await desk.ls(ACME)).runs
             assert {one.run: one.state for one in listed} == {run: "ok", replay: "ok"}
 
