@@ -52,7 +52,8 @@ unit: $(READY) docker postgres aimock browser rlms strace
 # installed is removed. Debian's packages may start the machine's own daemon: it is neither needed nor in the way.
 docker:
 	@PATH="$$PATH:/usr/sbin:/sbin"; \
-	missing=$$(command -v dockerd >/dev/null || echo '^docker[.]io$$' iptables; command -v runsc >/dev/null || echo runsc); \
+	missing=$$(command -v dockerd >/dev/null || echo '^docker[.]io$$' iptables; command -v runsc >/dev/null || echo runsc; \
+		command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || echo docker-compose); \
 	[ -n "$$DOCKER_HOST" ] || [ -z "$$missing" ] || { \
 		$(call install,$$missing); \
 	} || $(call unless_ci,Docker Engine and gVisor here: do it, or name a daemon in DOCKER_HOST)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import docker
 import pytest
@@ -77,14 +78,20 @@ def composed(tmp_path: Path) -> Iterator[Composed]:
         subprocess.run([*compose, "version"], capture_output=True, check=False) if shutil.which(compose[0]) else None
     )
     if programs is None or known is None or known.returncode:
-        pytest.skip("PostgreSQL or docker-compose is not installed")
+        _not_here("PostgreSQL or docker-compose is not installed")
     with contextlib.ExitStack() as stack:
         try:
             daemon = stack.enter_context(PrivateDaemon(network=True))
         except Unavailable as error:
-            pytest.skip(f"no Docker daemon with a network: {error}")
+            _not_here(f"no Docker daemon with a network: {error}")
         _images(daemon.host, tmp_path, programs.parent.parent)
         yield Composed(daemon, compose, tmp_path)
+
+
+def _not_here(why: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def _images(host: str, folder: Path, programs: Path) -> None:

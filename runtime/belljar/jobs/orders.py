@@ -266,7 +266,8 @@ class DeskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Busy(Refusal):
     """Too much is waiting already, or the service is stopping.
 
-    `code` is `queue.tenant`, `queue.full`, `queue.bytes`, `sessions.tenant`, `sessions.full` or `service.draining`.
+    `code` is `queue.tenant`, `queue.full`, `queue.bytes`, `sessions.tenant`, `sessions.full`, `requests.tenant` or
+    `service.draining`.
 
     Args:
         retry_after_s: when it is worth trying again, in seconds.

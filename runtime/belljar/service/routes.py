@@ -8,6 +8,7 @@ A request passes these, and the first that refuses it answers:
 
     method      405; OPTIONS and HEAD are answered for every path
     who         401, or 429 where too many attempts from there have failed; a cookie only with our own origin
+    place       503: the tenant has half of the connections already
     role        403: the role never allows the action
     query       422
     body        411, 413, 415, 400, 422: bounded in length and time, and JSON only where it says so
@@ -25,6 +26,7 @@ import asyncio
 import logging
 import re
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -43,7 +45,7 @@ from belljar.heavy import off_loop
 from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
-from belljar.jobs import Desk
+from belljar.jobs import Busy, Desk
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
@@ -85,6 +87,7 @@ COOKIE: Final = "belljar_session"
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
 _STEP: Final = re.compile(r"(.*) - at `(\$[^`]*)`\Z", re.DOTALL)
+_CROWDED_AGAIN_S: Final = 1.0
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -135,6 +138,34 @@ class Service:
         self.observers: list[Callable[[str, int, float], None]] = []
         state = host.state
         self.folders = tuple(sorted({str(state.root), str(state.contexts), str(state.images)}, key=len, reverse=True))
+        self._present: Counter[str] = Counter()
+
+    def enter(self, tenant: Tenant | None) -> str | None:
+        """Let a request of a tenant in. Returns what to `leave` with when its answer has left.
+
+        A first-level tenant, with all below it, has half of the connections at most: whoever follows a thousand runs
+        keeps nobody else out.
+
+        Raises:
+            Busy: `requests.tenant`.
+        """
+        if tenant is None:
+            return None
+        first, most = tenant.levels[0], max(1, self.settings.connections // 2)
+        if self._present[first] >= most:
+            raise Busy(
+                f"{first} has {most} requests under way: end some of them, or try again later",
+                code="requests.tenant",
+                retry_after_s=_CROWDED_AGAIN_S,
+            )
+        self._present[first] += 1
+        return first
+
+    def leave(self, first: str) -> None:
+        """An answer has left, or its client is gone."""
+        self._present[first] -= 1
+        if not self._present[first]:
+            del self._present[first]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -322,10 +353,14 @@ class Resource:
         if scope["type"] != "http":
             return
         request = Request(scope, receive, send)
-        response = await self.answer(request)
-        if request.method == "HEAD":
-            response = await _bare(response)
-        await response(scope, receive, send)
+        try:
+            response = await self.answer(request)
+            if request.method == "HEAD":
+                response = await _bare(response)
+            await response(scope, receive, send)
+        finally:
+            if (place := scope.get("belljar.place")) is not None:
+                self.service.leave(place)
 
     async def answer(self, request: Request) -> Response:
         """What comes back, recorded. Nothing is raised but a cancellation."""
@@ -361,6 +396,7 @@ class Resource:
         route = asking.route
         if route.action is not None:
             asking.principal = await who_asks(asking)
+            asking.request.scope["belljar.place"] = self.service.enter(asking.who.tenant)
             if route.action not in MAY[asking.principal.role]:
                 raise AccessForbidden(
                     f"the role {asking.principal.role} does not allow {route.action}: ask with a key that allows it",

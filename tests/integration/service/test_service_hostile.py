@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.cookies
 import re
 import socket
@@ -17,6 +18,7 @@ from belljar.service.settings import ServiceSettings
 from tests.integration.service.support import Serving, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.postgres import Postgres
+from tests.waiting import until
 
 TUS = {"tus-resumable": "1.0.0"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -135,3 +137,21 @@ def test_a_zero_in_a_query_is_a_strangers_mistake_and_no_fault_of_the_log(jar: J
         browser.headers["origin"] = service.url
         assert browser.post("/login", data={"key": service.key}).status_code == 303
         assert browser.get("/runs?before=%00").status_code == 200
+
+
+def test_whoever_follows_a_run_many_times_keeps_no_other_tenant_out(jar: Jar) -> None:
+    with (
+        serving(jar, connections=12) as service,
+        service.client(service.key_of("runner", "acme/a")) as client,
+        service.client(service.key_of("runner", "other")) as other,
+        contextlib.ExitStack() as following,
+    ):
+        run = client.post("/v1/runs", json={"code": "while True: pass"}).json()["run"]
+        streams = [following.enter_context(client.stream("GET", f"/v1/runs/{run}/events")) for _ in range(6)]
+        coming = [stream.iter_bytes() for stream in streams]
+        assert all(next(one) for one in coming)
+        assert problem(client.get("/v1/runs"), 503, "requests.tenant")["retry_after_s"] == 1
+        assert other.get("/v1/runs").status_code == 200
+        following.close()
+        until(lambda: client.get("/v1/runs").status_code == 200, what="there is room again")
+        assert client.delete(f"/v1/runs/{run}").status_code == 200
