@@ -68,8 +68,8 @@ _INSTRUCTIONS: Final = (
 )
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
-# What is done if it is asked for again.
-_LATER: Final = ("mcp.busy", "run.interrupted")
+# When a place may be free again: many calls take no longer.
+_AGAIN_S: Final = 1.0
 _log = logging.getLogger("belljar.service")
 
 Scope = MutableMapping[str, Any]
@@ -196,7 +196,11 @@ class McpService:
     ) -> tuple[CallToolResult, int, str | None]:
         try:
             if busy:
-                raise Refusal("too many calls are under way: try again when one has ended", code="mcp.busy")
+                raise Busy(
+                    "too many calls are under way: try again when one has ended",
+                    code="mcp.busy",
+                    retry_after_s=_AGAIN_S,
+                )
             tool = _tool(name)
             found = await tool.work(call, _read(tool, arguments))
         except BelljarError as error:
@@ -332,7 +336,7 @@ def _failed(error: BelljarError) -> _Failed:
             told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
             return _Failed("quota", error.code, told, *numbers, retry_after(error), status=429)
         case Refusal():
-            later = isinstance(error, Busy) or error.code in _LATER
+            later = isinstance(error, Busy) or error.code == "run.interrupted"
             status = 400 if isinstance(error, InvalidInput) else 503 if later else 403
             numbers = (error.limit, error.observed)
             return _Failed("refused", error.code, str(error), *numbers, retry_after(error), status=status)
