@@ -27,6 +27,7 @@ from belljar.audit.export.otel import BATCH_SPANS_MAX, otel, send
 from belljar.audit.export.rlm import rlm
 from belljar.audit.export.strips import strips
 from belljar.audit.export.texts import cut_at, fair_limit, highlighted, plain, visible
+from belljar.audit.export.timelines import timeline
 from belljar.audit.export.view import Badge
 from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
@@ -430,6 +431,21 @@ def test_a_strip_shows_each_character_where_it_is(chars: int, ranges: list[tuple
 def test_a_column_names_the_first_who_read_it_and_counts_the_others() -> None:
     (strip,) = strips(run_of(1, [(0, 1)] * 7))
     assert strip.segments[0].title == ("characters 0–1; read by cell 1 at +0 ms and 6 more times; never shown")
+
+
+# ------------------------------------------------------------------------------------------------------- the timeline
+
+
+def test_the_timeline_shows_where_a_run_read_a_mark_for_each_part_in_which_it_did() -> None:
+    run = run_of(10, [(0, 1)] * 3)
+    run.ended_ns = 1000
+    for step, at_ns in zip(run.steps(), (0, 2, 996), strict=True):
+        step.at_ns = at_ns
+    (lane,) = timeline([(run, "root", "r")], {}).lanes
+    assert (lane.reads, lane.marks) == (3, "M0 35v4h4v-4zM996 35v4h4v-4z")
+    run.turns[0].cells[0].steps.clear()
+    (lane,) = timeline([(run, "root", "r")], {}).lanes
+    assert (lane.reads, lane.marks) == (0, "")
 
 
 # ------------------------------------------------------------------------------------------------------------ the page

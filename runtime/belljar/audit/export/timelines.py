@@ -1,4 +1,4 @@
-"""When a tree's runs had cells under way, and how many calls of models: as the shapes of a drawing, few of each."""
+"""When a tree's runs had cells under way, read, and called models: as the shapes of a drawing, few of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import accumulate, groupby
 
 from belljar.audit.export.view import Bar, Lane, Timeline, Tone
 from belljar.audit.export.words import end_of, took
-from belljar.audit.trajectory import Query, Run
+from belljar.audit.trajectory import Query, Read, Run, Search
 
 __all__ = ["queries_of", "timeline"]
 
@@ -54,11 +54,14 @@ def _lane(run: Run, name: str, anchor: str, first: int, whole: int, tones: dict[
         bars.append(Bar(start=at(cell.started_ns), stop=at(ended), tone=tones.get(status, "bad"), title=title))
     calls = [(at(one.at_ns), at(one.ended_ns if one.ended_ns is not None else last)) for one in queries_of(run)]
     counts = _at_once(calls)
+    reads = [at(step.at_ns) for step in run.steps() if isinstance(step, Read | Search)]
     return Lane(
         run=name,
         anchor=anchor,
         depth=run.depth,
         bars=_few(bars),
+        reads=len(reads),
+        marks=_marks(reads),
         path=_curve(counts),
         most=max(counts, default=0),
     )
@@ -87,6 +90,12 @@ def _at_once(calls: Iterable[tuple[int, int]]) -> list[int]:
         steps[first] += 1
         steps[last + 1] -= 1
     return list(accumulate(steps[:_POINTS]))
+
+
+def _marks(places: Iterable[int]) -> str:
+    """A small box for each of the steps in which there is one, between the cells and the curve."""
+    step = _WIDTH // _POINTS
+    return "".join(f"M{at * step} 35v4h{step}v-4z" for at in sorted({place // step for place in places}))
 
 
 def _curve(counts: list[int]) -> str:

@@ -167,12 +167,18 @@ class Bar(_View, frozen=True):
 
 
 class Lane(_View, frozen=True):
-    """One run in time: its cells, and how many calls of models were under way (`path`, of an SVG of 1000 by 100)."""
+    """One run in time, in an SVG of 1000 by 100.
+
+    Its cells are `bars`; `marks` is where the log says that they read or searched, `reads` times; and calls of models
+    that were under way, `most` at once, are below `path`.
+    """
 
     run: str
     anchor: str
     depth: int
     bars: list[Bar]
+    reads: int
+    marks: str
     path: str
     most: int
 
