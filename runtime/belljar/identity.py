@@ -152,7 +152,7 @@ class TraceParent(NamedTuple):
     span: str
 
     @classmethod
-    def read(cls, text: str) -> Self | None:
-        """What a `traceparent` of W3C Trace Context names; None for whatever is none, to the letter."""
-        match = _TRACE_PARENT.fullmatch(text)
+    def read(cls, *texts: str) -> Self | None:
+        """What a `traceparent` of W3C Trace Context names; None for whatever is none, to the letter, or for several."""
+        match = _TRACE_PARENT.fullmatch(texts[0]) if len(texts) == 1 else None
         return None if match is None else cls(match[1], match[2])

@@ -23,7 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from belljar.audit.events import HttpRequest
 from belljar.errors import PolicyDenied
 from belljar.host import Host
-from belljar.identity import Tenant
+from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Asked, Desk, DeskLimits, Order
 from belljar.service.mcp import CALLS_MAX, CALLS_PER_TENANT_MAX, McpService
 from belljar.service.tools import TEXT_CHARS_MAX, TOOLS, Caller, Offer
@@ -77,8 +77,8 @@ async def serving(desk: Desk, offer: Offer) -> AsyncIterator[tuple[str, McpServi
 
 
 @contextlib.asynccontextmanager
-async def client(address: str, key: str) -> AsyncIterator[Client]:
-    headers = {"Authorization": f"Bearer {key}"}
+async def client(address: str, key: str, **more: str) -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {key}", **more}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S, trust_env=False) as sending,
         Client(streamable_http_client(address, http_client=sending)) as opened,
@@ -145,6 +145,20 @@ def test_a_question_is_answered_and_its_progress_is_told(jar: Jar) -> None:
     assert (call.by, call.route, call.status) == ("key:one", "MCP answer_over_context", 200)
     assert (call.tenant, call.role, call.of) == ("acme/one", "runner", done["run"])
     assert [record.data["by"] for record in jar.records("run.started")] == ["key:one"]
+
+
+def test_a_run_is_below_the_span_of_whoever_calls(jar: Jar) -> None:
+    parent = TraceParent("ab" * 16, "cd" * 8)
+
+    async def work(address: str, desk: Desk, _service: McpService) -> list[TraceParent | None]:
+        found = []
+        for told in (f"00-{parent.trace}-{parent.span}-01", f"00-{parent.trace}-{parent.span}"):
+            async with client(address, "one", traceparent=told) as opened:
+                done = await opened.call_tool("run_python", {"code": "FINAL(1)"})
+                found.append(desk.caller_of(done.structured_content["run"]))
+        return found
+
+    assert over_http(jar, work) == [parent, None]
 
 
 def test_a_text_is_registered_once_and_then_searched_asked_about_and_read(jar: Jar) -> None:

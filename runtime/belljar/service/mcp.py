@@ -47,6 +47,7 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.host import Host
+from belljar.identity import TraceParent
 from belljar.jobs import Busy, Desk
 from belljar.service.problems import retry_after
 from belljar.service.records import request_record
@@ -115,14 +116,23 @@ class McpService:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
         """
-        server = self.server(lambda context: context.request.scope["belljar.caller"])
+        server = self.server(lambda context: context.request.scope["belljar.caller"], _span_of)
         return McpHttp(self._host, server, caller_of, self.aclose)
 
-    def server(self, caller_of: Callable[[Any], Caller]) -> Server[Any]:
-        """The SDK's server with our tools. `caller_of` gives who sent a request, from its context."""
+    def server(
+        self, caller_of: Callable[[Any], Caller], span_of: Callable[[Any], TraceParent | None] = lambda _: None
+    ) -> Server[Any]:
+        """The SDK's server with our tools.
+
+        Args:
+            caller_of: who sent a request, from its context.
+            span_of: the span of theirs that it is part of.
+        """
 
         async def call_tool(context: Any, params: Any) -> CallToolResult:
-            return await self._answer(caller_of(context), params.name, params.arguments, context.session)
+            latest = _Latest()
+            call = Call(self._desk, self._offer, caller_of(context), self._demand, latest.put, span_of(context))
+            return await self._answer(call, latest, params.name, params.arguments, context.session)
 
         async def list_tools(_context: Any, _params: Any) -> ListToolsResult:
             return ListToolsResult(tools=[_described(name, tool, self._offer) for name, tool in TOOLS.items()])
@@ -148,12 +158,10 @@ class McpService:
     # --------------------------------------------------------------------------------------------------------- a call
 
     async def _answer(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any] | None, session: Any
+        self, call: Call, latest: _Latest, name: str, arguments: Mapping[str, Any] | None, session: Any
     ) -> CallToolResult:
-        latest = _Latest()
-        call = Call(self._desk, self._offer, caller, self._demand, latest.put)
-        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(caller)))
-        self._calls[task] = caller.tenant
+        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(call.caller)))
+        self._calls[task] = call.caller.tenant
         task.add_done_callback(self._calls.pop)
         task.add_done_callback(_looked_at)  # where nobody waits any more, nobody else would
         task.add_done_callback(lambda _: latest.end())
@@ -213,6 +221,12 @@ class McpService:
         else:
             return await asyncio.to_thread(_result, found), 200, None
         return _failure(failed), failed.status, failed.code
+
+
+def _span_of(context: Any) -> TraceParent | None:
+    """The client's, of a request over HTTP."""
+    headers = context.request.scope["headers"]
+    return TraceParent.read(*(value.decode("latin-1") for name, value in headers if name == b"traceparent"))
 
 
 class McpHttp:

@@ -297,8 +297,7 @@ class Asking(Generic[_Q, _B]):
     @property
     def caller(self) -> TraceParent | None:
         """The span of the client's that this request is part of, by its `traceparent`; one that is wrong is ignored."""
-        told = self.request.headers.getlist("traceparent")
-        return TraceParent.read(told[0]) if len(told) == 1 else None
+        return TraceParent.read(*self.request.headers.getlist("traceparent"))
 
     def stranger(self) -> None:
         """Nobody in particular asks. Raises AccessThrottled where that happens too often."""

@@ -49,7 +49,7 @@ from belljar.context import Document, FileSource
 from belljar.engine import Limit, Progress, Result
 from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
-from belljar.identity import DEFAULT_TENANT, Language, RunId, Tenant
+from belljar.identity import DEFAULT_TENANT, Language, RunId, Tenant, TraceParent
 from belljar.jobs import Asked, Context, Desk, NoSuchRun, Order, OrderState, RegisteredContext, TextContext
 from belljar.jobs.orders import INTERRUPTED, QUEUED, RUNNING
 from belljar.service.outcomes import unanswered
@@ -331,13 +331,19 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Call:
-    """One call: who calls what for, and what became of it. `of` is the run or context that it is about."""
+    """One call: who calls what for, and what became of it.
+
+    Attributes:
+        span: the caller's that it is part of.
+        of: the run or context that it is about.
+    """
 
     desk: Desk
     offer: Offer
     caller: Caller
     demand: Demand
     tell: Tell
+    span: TraceParent | None = None
     of: str | None = None
     tenant: Tenant | None = None
 
@@ -384,7 +390,8 @@ class Call:
         Raises:
             Busy, Refusal, HostFault: as `Desk.submit`, or it ended without a result.
         """
-        placing = asyncio.create_task(self.desk.submit(asked, tenant=tenant, by=self.caller.name))
+        submitting = self.desk.submit(asked, tenant=tenant, by=self.caller.name, caller=self.span)
+        placing = asyncio.create_task(submitting)
         try:
             self.of = (await asyncio.shield(placing)).run
             result = await self._followed(self.of)
