@@ -442,7 +442,7 @@ def test_the_timeline_shows_where_a_run_read_a_mark_for_each_part_in_which_it_di
     for step, at_ns in zip(run.steps(), (0, 2, 996), strict=True):
         step.at_ns = at_ns
     (lane,) = timeline([(run, "root", "r")], {}).lanes
-    assert (lane.reads, lane.marks) == (3, "M0 35v4h4v-4zM996 35v4h4v-4z")
+    assert (lane.reads, lane.marks) == (3, "M0 30v8h4v-8zM996 30v8h4v-8z")
     run.turns[0].cells[0].steps.clear()
     (lane,) = timeline([(run, "root", "r")], {}).lanes
     assert (lane.reads, lane.marks) == (0, "")

@@ -95,7 +95,7 @@ def _at_once(calls: Iterable[tuple[int, int]]) -> list[int]:
 def _marks(places: Iterable[int]) -> str:
     """A small box for each of the steps in which there is one, between the cells and the curve."""
     step = _WIDTH // _POINTS
-    return "".join(f"M{at * step} 35v4h{step}v-4z" for at in sorted({place // step for place in places}))
+    return "".join(f"M{at * step} 30v8h{step}v-8z" for at in sorted({place // step for place in places}))
 
 
 def _curve(counts: list[int]) -> str:
