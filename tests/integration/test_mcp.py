@@ -351,12 +351,17 @@ def test_a_service_that_stops_tells_its_callers_and_ends_their_runs(jar: Jar) ->
     assert [record.data["status"] for record in jar.records("run.finished")] == ["killed"]
 
 
-@pytest.mark.parametrize(("others", "own"), [(CALLS_MAX, 0), (0, CALLS_PER_TENANT_MAX)])
-def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: int, own: int, jar: Jar) -> None:
+@pytest.mark.parametrize(
+    ("others", "near", "own"), [(CALLS_MAX, 0, 0), (0, CALLS_MAX // 2, 0), (0, 0, CALLS_PER_TENANT_MAX)]
+)
+def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(
+    others: int, near: int, own: int, jar: Jar
+) -> None:
     async def work(address: str, _desk: Desk, service: McpService) -> list[Any]:
         loop, never = asyncio.get_running_loop(), asyncio.Event()
-        held: dict[Any, str | None] = {loop.create_task(never.wait()): "other" for _ in range(others)}
-        held |= {loop.create_task(never.wait()): "acme/one" for _ in range(own)}
+        taken = [f"other/{number}" for number in range(others)] + [f"acme/{number}" for number in range(near)]
+        taken += ["acme/one"] * own
+        held: dict[Any, Tenant | None] = {loop.create_task(never.wait()): Tenant(name) for name in taken}
         service._calls.update(held)
         async with client(address, "one") as opened, client(address, "two") as other:
             refused, theirs = await opened.call_tool("list_runs", {}), await other.call_tool("list_runs", {})
@@ -367,7 +372,7 @@ def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: in
 
     refused, theirs, allowed = over_http(jar, work)
     assert (error_of(refused)["code"], error_of(refused)["status"]) == ("mcp.busy", 503)
-    assert theirs.is_error is (others == CALLS_MAX)
+    assert theirs.is_error is not bool(own)
     assert not allowed.is_error
 
 

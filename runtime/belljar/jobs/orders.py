@@ -266,8 +266,8 @@ class DeskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Busy(Refusal):
     """Too much is waiting already, or the service is stopping.
 
-    `code` is `queue.tenant`, `queue.full`, `queue.bytes`, `sessions.tenant`, `sessions.full`, `requests.tenant` or
-    `service.draining`.
+    `code` is `queue.tenant`, `queue.full`, `queue.bytes`, `sessions.tenant`, `sessions.full`, `session.busy`,
+    `requests.tenant`, `service.busy`, `mcp.busy` or `service.draining`.
 
     Args:
         retry_after_s: when it is worth trying again, in seconds.

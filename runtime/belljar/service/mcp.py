@@ -11,7 +11,8 @@ Runs wait at the desk like those of every other way in, and take their turns wit
 says when to come again. Progress has one place: what a slow client did not take yet is replaced by what came after it.
 A client that cancels its request, or whose connection ends, ends the task, and that cancels the order; the request does
 not wait for it, but its place is taken until it has ended. There are at most `CALLS_MAX` places for requests that wait,
-and of these `CALLS_PER_TENANT_MAX` for one tenant, so that none keeps the others out; whoever comes then is refused.
+of which one tenant has `CALLS_PER_TENANT_MAX`, and with all below it half, so that none keeps the others out; whoever
+comes then is refused.
 
 Over HTTP every request stands alone: no session is kept, so none can be used by somebody else, and any process behind a
 proxy may answer. A request proves by its own credential who asks. Every call stands in the log as an `http.request`
@@ -47,7 +48,7 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.host import Host
-from belljar.identity import TraceParent
+from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Busy, Desk
 from belljar.service.problems import retry_after
 from belljar.service.records import request_record
@@ -69,6 +70,8 @@ _INSTRUCTIONS: Final = (
 )
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
+# Of a request that is refused before anybody looks for a tool in it.
+_STATUSES: Final = {"requests.tenant": 503, "service.busy": 503, "request.slow": 408, "route.method": 405}
 # When a place may be free again: many calls take no longer.
 _AGAIN_S: Final = 1.0
 _log = logging.getLogger("belljar.service")
@@ -107,17 +110,22 @@ class McpService:
         self._host = desk.host
         self._offer = offer
         self._demand = demand
-        self._calls: dict[asyncio.Task[CallToolResult], str | None] = {}  # and whose they are
+        self._calls: dict[asyncio.Task[CallToolResult], Tenant | None] = {}  # and whose they are
 
-    def http(self, caller_of: Callable[[Scope], Awaitable[Caller]]) -> McpHttp:
+    def http(
+        self,
+        caller_of: Callable[[Scope], Awaitable[Caller]],
+        enter: Callable[[Scope, Any], None] = lambda _scope, _caller: None,
+    ) -> McpHttp:
         """The tools as an ASGI application, for one path.
 
         Args:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
+            enter: lets a request of this caller's in. Raises Busy where there are too many.
         """
         server = self.server(lambda context: context.request.scope["belljar.caller"], _span_of)
-        return McpHttp(self._host, server, caller_of, self.aclose)
+        return McpHttp(self._host, server, caller_of, self.aclose, enter)
 
     def server(
         self, caller_of: Callable[[Any], Caller], span_of: Callable[[Any], TraceParent | None] = lambda _: None
@@ -178,8 +186,10 @@ class McpService:
 
     def _is_busy(self, caller: Caller) -> bool:
         """Whether there is no place for one more call of this caller's."""
-        theirs = sum(tenant == caller.tenant for tenant in self._calls.values())
-        return len(self._calls) >= CALLS_MAX or theirs >= CALLS_PER_TENANT_MAX
+        whose = list(self._calls.values())
+        theirs = sum(tenant == caller.tenant for tenant in whose)
+        near = sum(_first(tenant) == _first(caller.tenant) for tenant in whose)
+        return len(whose) >= CALLS_MAX or theirs >= CALLS_PER_TENANT_MAX or near >= CALLS_MAX // 2
 
     async def _logged(self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool) -> CallToolResult:
         """A call's result, once the log has that there was such a call."""
@@ -223,6 +233,10 @@ class McpService:
         return _failure(failed), failed.status, failed.code
 
 
+def _first(tenant: Tenant | None) -> Tenant | None:
+    return None if tenant is None else tenant.levels[0]
+
+
 def _span_of(context: Any) -> TraceParent | None:
     """The client's, of a request over HTTP."""
     headers = context.request.scope["headers"]
@@ -230,7 +244,10 @@ def _span_of(context: Any) -> TraceParent | None:
 
 
 class McpHttp:
-    """An ASGI application that speaks the protocol on whatever path it is mounted, within `run`."""
+    """An ASGI application that speaks the protocol on whatever path it is mounted, within `run`.
+
+    It takes POST alone: a stream to listen on (GET) is a session's, and there is none, so nothing would ever come.
+    """
 
     def __init__(
         self,
@@ -238,9 +255,11 @@ class McpHttp:
         server: Server[Any],
         caller_of: Callable[[Scope], Awaitable[Caller]],
         end: Callable[[], Awaitable[None]],
+        enter: Callable[[Scope, Any], None],
     ) -> None:
         self._host = host
         self._end = end
+        self._enter = enter
         self._caller_of = caller_of
         self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=BODY_BYTES_MAX)
 
@@ -260,7 +279,15 @@ class McpHttp:
         if scope["type"] != "http":
             raise RuntimeError("only HTTP comes here: mount it on a path")
         try:
-            scope["belljar.caller"] = await self._caller_of(scope)
+            await self._call(scope, receive, send)
+        except BelljarError as error:
+            _log.error("an MCP request cannot be answered: %s: %s", type(error).__name__, error)
+            await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises HostFault: who asks cannot be found out, or a refusal is not in the log."""
+        try:
+            caller = await self._caller_of(scope)
         except Refusal as refusal:
             status = 429 if refusal.code == "access.throttled" else 401
             if status != 429:  # whoever goes on nevertheless fills no log
@@ -269,11 +296,19 @@ class McpHttp:
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)
             return
-        except BelljarError as error:
-            _log.error("who asks cannot be found out: %s: %s", type(error).__name__, error)
-            await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
-            return
-        await self._manager.handle_request(scope, receive, send)
+        scope["belljar.caller"] = caller
+        try:
+            self._enter(scope, caller)
+            if scope["method"] != "POST":
+                raise InvalidInput("tools are called by POST; there is no stream to listen on", code="route.method")
+            await self._manager.handle_request(scope, receive, send)
+        except Refusal as refusal:  # nothing of an answer has left: it is about how the request comes
+            status = _STATUSES[refusal.code]
+            await self._host.log(request_record(caller, "MCP", status, code=refusal.code))
+            later = retry_after(refusal)
+            failed = _Failed("refused", refusal.code, str(refusal), retry_after_s=later, status=status)
+            told = (b"allow", b"POST") if later is None else (b"retry-after", b"%d" % later)
+            await _reply(send, status, failed, told)
 
 
 class _Latest:

@@ -1,7 +1,8 @@
 """What stands beside the API: pages for people, tools over MCP, metrics, webhooks, spans. Each is an `Extra`.
 
 Who asks a page shows the cookie of a session, who asks anything else here the same key or token as for the API. What
-the API promises of its records holds for all of them: a request stands in the log before its answer leaves.
+the API promises of its records holds for all of them: a request stands in the log before its answer leaves. So do its
+bounds: a request has a place among its tenant's, and its body room among all bodies (`_counted`).
 
 The SDK of MCP takes seconds to load, and most services are never asked for it. So it is loaded, beside the loop, when
 the first request comes; that one waits.
@@ -14,21 +15,21 @@ import contextlib
 import functools
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from belljar.access import Principal, Session, demand, permits
 from belljar.config import TelemetryTable
 from belljar.errors import AuditUnavailable, BelljarError
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
-from belljar.jobs import OrderState
+from belljar.jobs import Busy, OrderState
 from belljar.service.app import Extra, Make
 from belljar.service.front.offered import profiles_for
 from belljar.service.metrics import HostSources, Metrics, MetricsPage
@@ -38,7 +39,7 @@ from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.standing import errors_section, queue_section
 from belljar.service.provider_errors import ProviderErrors
 from belljar.service.records import request_record
-from belljar.service.routes import Asking, Route, Service, cookie_of, who_asks, whole_host
+from belljar.service.routes import Asking, Refused, Route, Service, cookie_of, who_asks, whole_host
 from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
@@ -74,6 +75,52 @@ async def _principal(service: Service, route: str, scope: Scope) -> Principal:
 
 async def _nothing(_: Asking[Any, Any]) -> None:
     """Nothing here is handled by a route of the table."""
+
+
+def _enter(service: Service, scope: Scope, principal: Principal) -> None:
+    """Let in a request of somebody known, within `_counted`. Raises Busy where their tenant has too many."""
+    scope["belljar.place"] = service.enter(principal.tenant)
+    scope["belljar.principal"] = principal
+
+
+@contextlib.contextmanager
+def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: float | None = None) -> Iterator[Receive]:
+    """The place of a request, and the room of its body, for the length of a block.
+
+    Of nobody known neither is counted: they are sent away, or read with a bound that is small.
+
+    Args:
+        within_s: how long the body may take, where nobody else looks at that.
+
+    Yields:
+        What to receive with. It raises Busy: there is no room; Refused: the body takes too long (`request.slow`).
+    """
+    until = None if within_s is None else asyncio.get_running_loop().time() + within_s
+    held, is_read = 0, False
+
+    async def receiving() -> Message:
+        nonlocal held, is_read
+        if is_read:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None
+        is_read = message["type"] != "http.request" or not message.get("more_body", False)
+        principal: Principal | None = scope.get("belljar.principal")
+        if principal is not None and (size := len(message.get("body", b""))):
+            service.bodies.take(principal.tenant, size)
+            held += size
+        return message
+
+    try:
+        yield receiving
+    finally:
+        if held:
+            service.bodies.leave(scope["belljar.principal"].tenant, held)
+        if (place := scope.get("belljar.place")) is not None:
+            service.leave(place)
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -114,6 +161,12 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
     session = await service.access.sessions.check(cookie)
     request.scope["belljar.session"] = session
     principal = session.principal
+    try:
+        _enter(service, request.scope, principal)
+    except Busy as busy:
+        name = f"{request.method} {request.scope['route'].path}"
+        await service.host.log(request_record(principal, name, 503, code=busy.code))
+        raise
 
     def may(action: Any, tenant: Tenant | None) -> bool:
         return permits(principal, action, tenant)
@@ -132,7 +185,8 @@ def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
     endpoint: Callable[[Request], Any] = route.endpoint
 
     async def answer(request: Request) -> Response:
-        response: Response = await endpoint(request)
+        with _counted(service, request.scope, request.receive) as receiving:
+            response: Response = await endpoint(Request(request.scope, receiving))
         session: Session | None = request.scope.get("belljar.session")
         if request.method == "POST" or response.status_code >= 400 or session is None:
             return response
@@ -162,7 +216,8 @@ class _Mcp:
         assert self._made is not None, "it runs"
         self._wanted.set()
         app = await asyncio.shield(self._made)
-        await app(scope, receive, send)
+        with _counted(self._service, scope, receive, within_s=self._service.settings.body_s) as receiving:
+            await app(scope, receiving, send)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -191,7 +246,8 @@ class _Mcp:
 
         service = self._service
         offer = Offer(models={name: name for name in (*service.settings.models, DEMO)})
-        return McpService(service.desk, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
+        who, enter = functools.partial(_principal, service, "POST /mcp"), functools.partial(_enter, service)
+        return McpService(service.desk, offer, demand=demand).http(who, enter)
 
 
 def _mcp(service: Service) -> Extra:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,30 @@ def test_bodies_of_a_tenant_are_bounded_together_and_others_go_on(jar: Jar) -> N
         # Of bodies whose clients have gone nothing is held.
         with service.client(keys[0]) as client:
             until(lambda: status(client) == 202, what="there is room again")
+
+
+def test_whoever_waits_for_a_run_that_was_ordered_before_holds_what_they_sent(jar: Jar) -> None:
+    """The queue has the first order alone: of the others nobody else would count anything."""
+    with serving(jar, body_bytes=2000, bodies_bytes=8000, body_s=PATIENCE_S) as service, service.client() as client:
+        body = {"tenant": "acme", "code": "while True: pass" + " " * 1500}
+        run = client.post("/v1/runs", json=body, headers={"idempotency-key": "one"}).json()["run"]
+
+        def wait() -> int:
+            with service.client() as waiting:
+                headers = {"idempotency-key": "one", "prefer": "wait=60"}
+                return waiting.post("/v1/runs", json=body, headers=headers).status_code
+
+        def is_full() -> bool:
+            return client.post("/v1/policies/check", json={"toml": "#" * 1500}).status_code == 503
+
+        with ThreadPoolExecutor(2) as threads:
+            waits = [threads.submit(wait) for _ in range(2)]
+            try:
+                until(is_full, what="both are there")
+            finally:
+                client.delete(f"/v1/runs/{run}")
+            assert [one.result(PATIENCE_S) for one in waits] == [200, 200]
+        assert not is_full()
 
 
 @pytest.mark.parametrize(

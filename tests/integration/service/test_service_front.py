@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,8 @@ import pytest
 from belljar import ModelReply, ModelRequest, Usage
 from belljar.identity import Tenant
 from belljar.models import FREE, Model
+from belljar.service.front.anthropic import MessagesAsked
+from belljar.service.front.openai import ChatAsked
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.settings import Profile
@@ -230,3 +233,16 @@ def test_a_caller_that_goes_away_ends_its_run(service: Serving, path: str, strea
             caller.sendall(head(service, f"POST {path}", *told) + data)
             until(lambda: states() == ["running"], what="its run is under way")
         until(lambda: states() == ["killed"], what="its run was ended")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_stream_keeps_nothing_of_what_was_sent(service: Serving, path: str) -> None:
+    """It lasts as long as its run, and whoever sends the same with the same key has as many of them as they like."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": FOREVER}], "stream": True}
+
+    def kept() -> list[object]:
+        return [one for one in gc.get_objects() if isinstance(one, MessagesAsked | ChatAsked) and one.messages]
+
+    with service.client() as client, client.stream("POST", path, json=body) as answer:
+        assert next(answer.iter_bytes())
+        until(lambda: not kept(), what="nobody has it any more")

@@ -21,8 +21,8 @@ from belljar.service.app import Extra
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.routes import Service
-from tests.integration.service.support import Client, Serving, problem, serving
-from tests.integration.support import Jar
+from tests.integration.service.support import Client, Serving, connected, head, problem, serving
+from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import until
 
@@ -268,3 +268,103 @@ def test_what_is_no_trace_of_a_caller_is_ignored(jar: Jar) -> None:
 def roots(collector: Collector) -> list[dict[str, Any]]:
     """The spans of runs."""
     return [span for span in collector.spans() if span["name"].startswith("invoke_agent")]
+
+
+# -------------------------------------------------------------------------------------------------------- their bounds
+
+SENT = ("content-type: application/json", "content-length: 1999")
+
+
+def error_of(answer: httpx2.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_tools_and_pages_have_places_of_their_tenant_like_the_api(jar: Jar) -> None:
+    with serving(jar, options={"extras": parts()}, connections=32, body_s=PATIENCE_S) as service:
+        keys = [service.key_of("runner", tenant) for tenant in ("acme/a", "acme/b", "other")]
+        with (
+            service.client(keys[0]) as client,
+            service.client(keys[2]) as other,
+            browser(service, keys[1]) as page,
+            contextlib.ExitStack() as stack,
+        ):
+
+            def is_full() -> bool:
+                opened = stack.enter_context(contextlib.closing(connected(service)))
+                opened.sendall(head(service, "POST /mcp", *SENT, key=keys[0]) + b" " * 100)
+                return client.get("/v1/runs").status_code == 503
+
+            assert client.post("/mcp", json={}).status_code == 400  # the SDK is loaded
+            until(is_full, what="they are there")
+            problem(client.get("/v1/runs"), 503, "requests.tenant")
+            answer = client.post("/mcp", json={})
+            assert (error_of(answer), answer.headers["retry-after"]) == ((503, "requests.tenant"), "1")
+            shown = page.get("/runs")
+            assert (shown.status_code, shown.headers["retry-after"]) == (503, "1")
+            assert "requests.tenant" in shown.text
+            assert {("MCP", 503), ("GET /runs", 503)} <= {(one.route, one.status) for one in requests(jar)}
+            assert other.get("/v1/runs").status_code == 200
+            stack.close()
+            until(lambda: page.get("/runs").status_code == 200, what="there is room again")
+
+
+def test_bodies_for_tools_and_pages_count_with_all_others(jar: Jar) -> None:
+    bounds: dict[str, Any] = {"body_bytes": 2000, "bodies_bytes": 8000, "body_s": PATIENCE_S}
+    with serving(jar, options={"extras": parts()}, **bounds) as service:
+        keys = [service.key_of("runner", tenant) for tenant in ("acme/a", "acme/b", "other")]
+        with (
+            service.client(keys[0]) as client,
+            service.client(keys[2]) as other,
+            browser(service, keys[1]) as page,
+            contextlib.ExitStack() as stack,
+        ):
+            for _ in range(2):
+                opened = stack.enter_context(contextlib.closing(connected(service)))
+                opened.sendall(head(service, "POST /mcp", *SENT, key=keys[0]) + b" " * 1900)
+            call = {"text": "x" * 1000}
+            until(lambda: error_of(client.post("/mcp", json=call)) == (503, "service.busy"), what="they are there")
+            shown = page.post("/playground", data={"text": "x" * 1000})
+            assert (shown.status_code, shown.headers["retry-after"]) == (503, "5")
+            assert other.post("/mcp", json=call).status_code != 503
+            stack.close()
+            until(lambda: client.post("/mcp", json=call).status_code != 503, what="there is room again")
+            assert page.post("/playground", data={"text": "x" * 1000}).status_code == 403  # without the word
+
+
+def test_a_body_for_a_tool_may_not_take_for_ever_and_nobody_listens_where_nothing_comes(jar: Jar) -> None:
+    with serving(jar, options={"extras": parts()}, body_s=1.0) as service, service.client() as client:
+        answer = client.get("/mcp", headers={"accept": "text/event-stream"})
+        assert (error_of(answer), answer.headers["allow"]) == ((405, "route.method"), "POST")
+        with contextlib.closing(connected(service)) as opened:
+            opened.sendall(head(service, "POST /mcp", *SENT) + b" ")
+            told = b""
+            while piece := opened.recv(65536):
+                told += piece
+        assert b" 408 " in told
+        assert b'"code":"request.slow"' in told
+        until(lambda: {405, 408} <= {one.status for one in requests(jar) if one.route == "MCP"}, what="both are logged")
+
+
+def test_a_page_says_that_there_is_no_room_as_the_api_does(jar: Jar) -> None:
+    limits: dict[str, Any] = {"running": 1, "queue": 1}
+    with (
+        serving(jar, models=[DemoModel()], options={"extras": parts()}, **limits) as service,
+        service.client() as client,
+        browser(service) as page,
+    ):
+        first = client.post("/v1/runs", json={"code": "while True: pass"}).json()["run"]
+        until(lambda: client.get(f"/v1/runs/{first}").json()["state"] == "running", what="it has the slot")
+        second = client.post("/v1/runs", json={"code": "FINAL(1)"}).json()["run"]
+        token = page.get("/playground").text.partition('name="token" value="')[2].partition('"')[0]
+        form = {
+            "token": token,
+            "tenant": "acme",
+            "code": "FINAL(1)",
+            "policy": "standard",
+            "model": "scripted:demo",
+        }
+        full = page.post("/playground", data=form)
+        assert full.status_code == 503, full.text
+        assert int(full.headers["retry-after"]) >= 1
+        for run in (second, first):
+            client.delete(f"/v1/runs/{run}")

@@ -131,7 +131,8 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     idem = asking.request.headers.get("idempotency-key", "")
     tenant, caller = asking.named(body.tenant), asking.caller
     made = await desk.submit(asked, tenant=tenant, by=asking.by, idem=idem, caller=caller)
-    asking.let_go()  # the queue counts it now
+    if made.made != "known":  # there is nothing else that counts it
+        asking.let_go()  # the queue counts it now
     asking.about = made.run
     state = await _awaited(asking, made.run)
     told = Ordered(run=made.run, made=made.made, retries=made.retries, state=without_turns(state))

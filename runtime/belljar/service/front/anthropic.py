@@ -102,6 +102,7 @@ async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
     run = await begun(asking, body.model, system, conversation)
     if body.stream:
+        asking.body = msgspec.structs.replace(body, messages=[], system="")  # a stream lasts, and nobody counts it
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     usage = Tokens(result.usage.input_tokens, result.usage.output_tokens)

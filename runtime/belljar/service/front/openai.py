@@ -129,6 +129,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
     run = await begun(asking, body.model, system, conversation)
     if body.stream:
+        asking.body = msgspec.structs.replace(body, messages=[])  # what is streamed may last, and nobody counts it
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     return ChatCompletion(

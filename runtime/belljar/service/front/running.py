@@ -41,7 +41,8 @@ async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequenc
         if error.code != "model.unknown" or model in offered(asking.service, tenant):
             raise
         raise no_model(asking.service, model, tenant) from error  # the caller's own name: as the provider would say it
-    asking.let_go()  # the queue counts it now
+    if made.made != "known":  # there is nothing else that counts it
+        asking.let_go()  # the queue counts it now
     asking.about = made.run
     return made.run
 

@@ -25,15 +25,25 @@ from starlette.routing import Route
 from belljar.arguments import tenant_of
 from belljar.audit.export.html import OPEN_MAX, rows_of
 from belljar.engine import Status
-from belljar.errors import AccessThrottled, BelljarError, InvalidInput, QuotaExceeded, Refusal
+from belljar.errors import (
+    AccessThrottled,
+    BelljarError,
+    HostFault,
+    InvalidInput,
+    LayerMissing,
+    QuotaExceeded,
+    Refusal,
+)
 from belljar.heavy import off_loop
 from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
+from belljar.jobs import Busy
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
 from belljar.service.pages.reading import NOT_THERE, USES_RUNS_MAX
 from belljar.service.pages.rendering import HEADERS, STATIC
 from belljar.service.pages.seams import Actions, Again, Asked, ContextRow, Reader, RunFilter, Visitor
+from belljar.service.problems import retry_after
 from belljar.service.settings import DEMO
 
 __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
@@ -41,7 +51,8 @@ __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
 # The name of the session's cookie.
 SESSION: Final = "belljar_session"
 
-# Who sends a request: None if that is nobody known. Raises a `Refusal` for a credential that is not good.
+# Who sends a request: None if that is nobody known. Raises a `Refusal` for a credential that is not good, and `Busy`
+# where too much of theirs is under way.
 Who = Callable[[Request], Awaitable[Visitor | None]]
 _Page = Callable[["_Pages", Request, Visitor], Awaitable[Response]]
 
@@ -64,7 +75,16 @@ _STATUSES: Final = ("running", *get_args(Status), "diverged", "incomplete", "unf
 _OF_FILES: Final = ("scripted:", "replay:")
 _FORM: Final = "application/x-www-form-urlencoded"
 # Of refusals; of others it is 400.
-_STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden": 403, "access.throttled": 429}
+_STATUSES_OF: Final = {
+    NOT_THERE: 404,
+    "access.forbidden": 403,
+    "access.throttled": 429,
+    "context.unknown": 404,
+    "run.unknown": 404,
+    "session.busy": 409,
+    "session.ended": 409,
+    "session.unknown": 404,
+}
 _NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
 
 
@@ -181,6 +201,8 @@ class _Pages:
         """A page for somebody known; others are shown the login."""
         try:
             visitor = await self._who(request)
+        except (Busy, HostFault) as error:
+            return await self._refused(request, None, error)
         except Refusal:
             visitor = None
         if visitor is None:
@@ -190,10 +212,15 @@ class _Pages:
         try:
             answer = await page(self, request, visitor)
         except BelljarError as error:
-            words = _words(error)
-            code = words["code"]
-            answer = await self._shown(request, visitor, "error.html.j2", "", _status(error), **words)
+            code = _words(error)["code"]
+            answer = await self._refused(request, visitor, error)
         await self._record(request, visitor, answer, code)
+        return answer
+
+    async def _refused(self, request: Request, visitor: Visitor | None, error: BelljarError) -> Response:
+        answer = await self._shown(request, visitor, "error.html.j2", "", _status(error), **_words(error))
+        if (later := retry_after(error)) is not None:
+            answer.headers["retry-after"] = str(later)
         return answer
 
     async def _record(self, request: Request, visitor: Visitor | None, answer: Response, code: str | None) -> None:
@@ -608,7 +635,7 @@ def _status(error: BelljarError, otherwise: int = 400) -> int:
         case QuotaExceeded():
             return 429
         case Refusal():
-            return _STATUSES_OF.get(error.code, otherwise)
+            return _STATUSES_OF.get(error.code, 503 if isinstance(error, Busy | LayerMissing) else otherwise)
         case _:
             return 503
 
