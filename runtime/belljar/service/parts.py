@@ -70,7 +70,10 @@ async def _principal(service: Service, route: str, scope: Scope) -> Principal:
     """Who sends a request, by a key, a token or a cookie. Raises as `who_asks`."""
     method, _, path = route.partition(" ")
     about = Route(method=method, path=path, summary="", handler=_nothing, owner=whole_host)
-    return await who_asks(Asking(service, Request(scope), about))
+    scope["belljar.route"] = route
+    principal = await who_asks(Asking(service, Request(scope), about))
+    scope["belljar.by"] = principal.name
+    return principal
 
 
 async def _nothing(_: Asking[Any, Any]) -> None:
@@ -161,11 +164,11 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
     session = await service.access.sessions.check(cookie)
     request.scope["belljar.session"] = session
     principal = session.principal
+    request.scope["belljar.by"] = principal.name
     try:
         _enter(service, request.scope, principal)
     except Busy as busy:
-        name = f"{request.method} {request.scope['route'].path}"
-        await service.host.log(request_record(principal, name, 503, code=busy.code))
+        await service.host.log(request_record(principal, request.scope["belljar.route"], 503, code=busy.code))
         raise
 
     def may(action: Any, tenant: Tenant | None) -> bool:
@@ -185,13 +188,14 @@ def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
     endpoint: Callable[[Request], Any] = route.endpoint
 
     async def answer(request: Request) -> Response:
+        request.scope["belljar.route"] = f"{request.method} {route.path}"
         with _counted(service, request.scope, request.receive) as receiving:
             response: Response = await endpoint(Request(request.scope, receiving))
         session: Session | None = request.scope.get("belljar.session")
         if request.method == "POST" or response.status_code >= 400 or session is None:
             return response
-        name = f"{request.method} {route.path}"
-        event = request_record(session.principal, name, response.status_code, of=request.path_params.get("run"))
+        name, of = request.scope["belljar.route"], request.path_params.get("run")
+        event = request_record(session.principal, name, response.status_code, of=of)
         try:
             await service.host.log(event)
         except AuditUnavailable:

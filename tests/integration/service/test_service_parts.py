@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,6 +161,21 @@ def test_metrics_are_for_whoever_may_read_them(service: Serving) -> None:
             lambda: 'belljar_runs_total{kind="root",status="ok"} 1.0' in admin.get("/metrics").text,
             what="the run is counted",
         )
+
+
+def test_the_service_s_log_says_which_page_or_tool_was_asked_for(
+    service: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.INFO, "belljar.service.requests"),
+        browser(service) as client,
+        service.client() as admin,
+    ):
+        client.get("/runs")
+        admin.post("/mcp", json={})
+        admin.get("/metrics")
+        told = {record.getMessage() for record in caplog.records}
+    assert {"GET /runs 200", "POST /mcp 400", "GET /metrics 200"} <= told
 
 
 def test_a_hook_is_told_of_a_run_of_its_tenant(service: Serving) -> None:
