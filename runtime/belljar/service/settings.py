@@ -149,13 +149,16 @@ def check_bind(settings: ServiceSettings) -> None:
     """Refuse an address that a network reaches where nothing keeps what is sent from being read.
 
     Raises:
-        InvalidInput: `service.exposed`; `service.tls`: the files of TLS cannot be read, or there is one of two.
+        InvalidInput: `service.exposed`; `service.tls`: the files of TLS cannot be read, are not a certificate and its
+            key in PEM, or there is one of two.
     """
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InvalidInput("tls_cert and tls_key go together; name both files, or neither", code="service.tls")
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise InvalidInput(f"there is no file {file}; name the certificate and its key", code="service.tls")
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        _check_pair(settings.tls_cert, settings.tls_key)
     if is_loopback(settings.host) or settings.is_secure or settings.trusted_proxies:
         return
     raise InvalidInput(
@@ -163,6 +166,29 @@ def check_bind(settings: ServiceSettings) -> None:
         "front that has TLS as trusted_proxies, in [service] of belljar.toml; or listen on 127.0.0.1",
         code="service.exposed",
     )
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    """Load them as the server will, which would fail where nobody can be told in one line."""
+    import ssl  # here: takes as long to load as the rest of this module, and most services have no TLS of their own
+
+    for file in (cert, key):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise InvalidInput(
+                f"{file} cannot be read ({error.strerror}); let the service's user read it", code="service.tls"
+            ) from error
+    try:
+        # With a password, even a wrong one, nobody is asked for it at a terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or type(error).__name__
+        raise InvalidInput(
+            f"{cert} and {key} are not a certificate and its key ({why}); name two files in PEM that belong together, "
+            "the key without a password",
+            code="service.tls",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

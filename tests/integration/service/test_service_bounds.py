@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from belljar.errors import AuditUnavailable, LedgerUnavailable
+from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
+from belljar.service.settings import ServiceSettings, check_bind
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
@@ -199,13 +201,35 @@ def test_it_speaks_tls(jar: Jar, tmp_path: Path) -> None:
             assert "strict-transport-security" in answer.headers
 
 
+def test_files_of_tls_that_nobody_can_use_are_refused_in_one_line(tmp_path: Path) -> None:
+    """Nor is anybody asked for a password at a terminal: a service has none."""
+    certificate, key = certified(tmp_path)
+    check_bind(ServiceSettings(tls_cert=certificate, tls_key=key))
+    (other := tmp_path / "other").mkdir()
+    text = tmp_path / "text"
+    text.write_text("no certificate\n")
+    locked = tmp_path / "locked"
+    locked.write_bytes(
+        serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    for one, its in ((text, text), (certificate, text), (text, key), (certificate, locked), (certified(other)[0], key)):
+        with pytest.raises(InvalidInput, match=r"are not a certificate and its key .*; name two files in PEM") as told:
+            check_bind(ServiceSettings(tls_cert=one, tls_key=its))
+        assert told.value.code == "service.tls"
+        assert "\n" not in str(told.value)
+
+
 def certified(folder: Path) -> tuple[Path, Path]:
     """A certificate of this machine by itself, and its key."""
     from datetime import UTC, datetime, timedelta
     from ipaddress import ip_address
 
     from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
