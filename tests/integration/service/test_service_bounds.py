@@ -10,15 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from belljar.engine import Status
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
+from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
 from belljar.service.settings import ServiceSettings, check_bind
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
+
+# What a replay may come to, besides the states of a result.
+WORSE = ("diverged", "incomplete")
 
 
 @pytest.fixture
@@ -156,6 +161,38 @@ def test_what_does_not_fit_is_named_by_its_json_path(admin: Client) -> None:
     body = {"code": "1", "contexts": {"a": {"kind": "text", "text": 5}}}
     assert problem(admin.post("/v1/runs", json=body), 422, "request.invalid")["at"] == "$.contexts[...].text"
     assert problem(admin.get("/v1/runs?limit=x"), 422, "request.invalid")["at"] == "?limit"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "at", "words"),
+    [
+        ("GET", "/v1/audit/consistency", None, "?old", "missing required field old, at ?old; send it, too"),
+        ("GET", "/v1/runs?status=bogus", None, "?status", "'bogus', at ?status; send one of cancelling, queued, run"),
+        ("GET", "/v1/runs?limit=0", None, "?limit", "at ?limit; send a number from 1 to 200"),
+        ("GET", "/v1/runs?limt=1", None, "?", "limt, at ?; send one of tenant, status, model, after, limit"),
+        (
+            "PATCH",
+            "/v1/quotas",
+            {"tenant": "acme", "limits": {"calls": "5/day"}},
+            "$.limits",
+            "at $.limits; send one of day, hour, minute, month, total",
+        ),
+    ],
+)
+def test_what_would_fit_is_told_of_what_does_not(
+    admin: Client, method: str, path: str, body: Any, at: str, words: str
+) -> None:
+    told = problem(admin.request(method, path, json=body), 422, "request.invalid")
+    assert told["at"] == at
+    assert words in told["detail"]
+
+
+def test_every_state_of_a_run_can_be_asked_for(admin: Client) -> None:
+    run = admin.post("/v1/runs", json={"code": "FINAL(1)"}, headers={"prefer": "wait=60"}).json()["run"]
+    for state in (QUEUED, RUNNING, CANCELLING, INTERRUPTED, CANCELLED, REFUSED, *get_args(Status), *WORSE):
+        found = admin.get("/v1/runs", params={"status": state})
+        assert found.status_code == 200
+        assert [one["run"] for one in found.json()["runs"]] == ([run] if state == "ok" else [])
 
 
 def test_only_our_own_names_and_addresses_are_answered(jar: Jar) -> None:
