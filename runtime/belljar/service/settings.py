@@ -23,7 +23,7 @@ from belljar.errors import InvalidInput
 from belljar.identity import Language, Tenant
 from belljar.units import parse_duration, parse_size
 
-__all__ = ["DEMO", "Network", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
+__all__ = ["DEMO", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
 
 # The model that needs no key, which is offered besides those of the settings wherever a host has it.
 DEMO: Final = "scripted:demo"
