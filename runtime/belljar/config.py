@@ -23,12 +23,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 
 from belljar.bounds import DIMENSION_OF, PATTERN, parse_bound
 from belljar.errors import InvalidInput
+from belljar.fitting import Misfit, misfit
 from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Language, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
@@ -39,23 +40,30 @@ from belljar.state import State
 from belljar.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
+    import ipaddress
+
     from belljar.access import AccessSettings
     from belljar.audit.witness import Address
 
 __all__ = [
     "CONFIG_FILE",
     "Config",
+    "Network",
     "ProfileTable",
     "ServiceTable",
     "Settings",
     "TelemetryTable",
+    "host_name_of",
+    "network_of",
     "read_config",
     "schema",
     "settings",
+    "wrong_in_service",
 ]
 
 CONFIG_FILE: Final = "belljar.toml"
 
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 _Table = TypeVar("_Table", bound=msgspec.Struct)
 
 # Ten thousand tenants with two limits each have 0.7 MiB. The bounds keep a file that is something else from costing
@@ -319,6 +327,64 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(_File)
 
 
+# -- the table [service] -----------------------------------------------------------------------------------------------
+
+
+def network_of(text: str) -> Network:
+    """An address or network, such as 10.0.0.0/8.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    import ipaddress  # here: few files name one, and every command waits for this module
+
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise InvalidInput(
+            f"{text[:80]!a} is not an address or network; write one such as 10.0.0.0/8", code="config.invalid"
+        ) from None
+
+
+def host_name_of(text: str) -> str:
+    """A host's name, in lower case and without the dot at its end.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if _HOST_NAME.fullmatch(name := text.strip()) is None:
+        raise InvalidInput(
+            f"{text[:80]!a} is not a host's name; write one such as belljar.example.com", code="config.invalid"
+        )
+    return name.lower().rstrip(".")
+
+
+def wrong_in_service(key: str, value: object) -> str | None:
+    """What is wrong with a value of the table, whoever says it, and what to write instead; None if nothing is."""
+    try:
+        read = getattr(msgspec.convert({key: value}, ServiceTable), key)
+        if (parse := _PARSED.get(key)) is not None:
+            for text in [read] if isinstance(read, str) else read:
+                parse(text)
+    except msgspec.ValidationError as error:
+        return _in_words(misfit(error, ServiceTable, table="a table"))
+    except InvalidInput as error:
+        return str(error)
+    return None
+
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
+# What is read from a text, or from each of a list.
+_PARSED: Final[Mapping[str, Callable[[str], object]]] = {
+    "body": parse_size,
+    "upload": parse_size,
+    "uploads": parse_duration,
+    "drain": parse_duration,
+    "trusted_proxies": network_of,
+    "allowed_hosts": host_name_of,
+}
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
@@ -364,11 +430,9 @@ class _Reader:
         )
 
     def _service(self, table: ServiceTable) -> ServiceTable:
-        for key, parse in _TEXTS:
-            try:
-                parse(getattr(table, key))
-            except InvalidInput as error:
-                self._refuse(("service", key), str(error))
+        for key in _PARSED:
+            if (wrong := wrong_in_service(key, getattr(table, key))) is not None:
+                self._refuse(("service", key), wrong)
         if (table.tls_cert is None) != (table.tls_key is None):
             self._refuse(("service",), "tls_cert and tls_key go together; name both files, or neither")
         return table
@@ -488,18 +552,18 @@ class _Reader:
         try:
             return msgspec.convert(raw, kind)
         except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$")
-            here = (*path, *_STEP.findall(where.rstrip("`")))
-            key = _UNKNOWN.search(what)
+            wrong = misfit(error, kind, table="a table")
+            here = (*path, *wrong.steps)
+            key = _UNKNOWN.search(wrong.what)
             if key is not None:
                 names = (_KEYS_OF.get(here[:2]) or _KEYS_OF.get(here[:1], _File)).__struct_fields__
                 self._refuse((*here, key[1]), f"there is no such key; write one of {', '.join(names)}")
-            if (missing := _MISSING.search(what)) is not None and here:
-                self._refuse(here, f"{missing[1]} is missing; write it, too")
-            if missing is not None:
+            if wrong.missing is not None and here:
+                self._refuse(here, f"{wrong.missing} is missing; write it, too")
+            if wrong.missing is not None:
                 self._refuse((), "schema is missing; write schema = 1 above the first table")
-            advice = _EXAMPLE if path[:1] == ("tenants",) else _ADVICE.get(here, "write a text")
-            self._refuse(here, f"{what[:1].lower()}{what[1:].replace('`', '')}; {advice}")
+            advice = _EXAMPLE if path[:1] == ("tenants",) else _ADVICE.get(here)
+            self._refuse(here, _in_words(wrong, advice))
 
     def _refuse(self, path: tuple[str, ...], what: str) -> NoReturn:
         line = self._line(path) if path else None
@@ -514,8 +578,6 @@ class _Reader:
 
 
 _NOTHING: Final[dict[str, int | None]] = dict.fromkeys(DIMENSION_OF.values())
-_STEP: Final = re.compile(r"\.(\w+)")
-_MISSING: Final = re.compile(r"missing required field `(.*)`")
 _ADVICE: Final[dict[tuple[str, ...], str]] = {
     ("schema",): "write schema = 1",
     ("access", "key_days_max"): f"write a number of days from 1 to {_KEY_DAYS_MAX}",
@@ -526,7 +588,7 @@ _ADVICE: Final[dict[tuple[str, ...], str]] = {
         "write the name of a claim, or a list of the names on the way to it",
     ),
 }
-_UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"unknown field (.*)", re.DOTALL)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("state",): _State,
@@ -538,13 +600,11 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("access", "oidc"): _Oidc,
     ("telemetry",): TelemetryTable,
 }
-# Of the table [service], what is read from a text.
-_TEXTS: Final[tuple[tuple[str, Callable[[str], float]], ...]] = (
-    ("body", parse_size),
-    ("upload", parse_size),
-    ("uploads", parse_duration),
-    ("drain", parse_duration),
-)
+
+
+def _in_words(wrong: Misfit, advice: str | None = None) -> str:
+    advice = advice or (f"write {wrong.fits}" if wrong.fits is not None else "correct it")
+    return f"{wrong.what[:1].lower()}{wrong.what[1:]}; {advice}"
 
 
 def _path(claim: str | list[str]) -> tuple[str, ...]:

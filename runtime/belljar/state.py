@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, InvalidInput
 
 __all__ = ["State"]
 
@@ -70,10 +70,17 @@ class State(msgspec.Struct, frozen=True):
         """Make the folder.
 
         Raises:
+            InvalidInput: `state.folder`: a file is in its place, or in that of a folder above it.
             AuditUnavailable: it cannot be created; without it there is no log, and so no run.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InvalidInput(
+                f"{self.root} is not a folder, or lies below a file: name a folder for the state with --state or "
+                "BELLJAR_HOME",
+                code="state.folder",
+            ) from error
         except OSError as error:
             raise AuditUnavailable(
                 f"the state folder {self.root} cannot be created ({error.strerror}): choose another with --state or "

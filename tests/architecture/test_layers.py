@@ -39,7 +39,7 @@ LEVELS = [
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
-    {"protocol", "glyphs"},
+    {"protocol", "glyphs", "fitting"},
     {"identity"},
     {"errors"},
 ]
@@ -60,7 +60,9 @@ NARROWER = {
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
     "bounds": {"errors", "ledger", "units"},
-    "config": {"errors", "glyphs", "identity", "ledger", "audit", "policy", "state", "bounds", "access", "units"},
+    "config": {
+        *("errors", "glyphs", "identity", "ledger", "audit", "policy", "state", "bounds", "access", "units", "fitting"),
+    },
     "hooks": {"errors", "identity", "tasks", "journal", "keys", "audit", "ledger", "access", "quotas"},
     "access": {"errors", "identity", "journal", "audit", "keys"},
     "arguments": {"errors", "identity"},
@@ -69,6 +71,7 @@ NARROWER = {
     "assets": {"errors"},
     "units": {"errors", "glyphs"},
     "glyphs": set(),
+    "fitting": set(),
     "spans": set(),
     "heavy": set(),
     "tasks": set(),

@@ -270,8 +270,9 @@ def test_a_limit_that_we_were_started_with_and_a_box_passes_is_named(
 
 def test_a_state_folder_that_cannot_be_made(jar: Jar) -> None:
     regular = jar.file("regular", "")
-    refused(jar.exec("print(1)", "--state", regular / "below"), 8, "regular/below", "--state")
-    refused(jar.exec("print(1)", "--state", regular), 8, "regular")
+    refused(jar.exec("print(1)", "--state", regular / "below"), 2, "regular/below", "is not a folder", "--state")
+    refused(jar.exec("print(1)", "--state", regular), 2, "regular", "is not a folder", "--state")
+    refused(jar.exec("print(1)", "--state", "/proc/1/below"), 8, "/proc/1/below", "cannot be created", "--state")
 
 
 def test_a_log_that_is_something_else_is_left_alone(jar: Jar) -> None:

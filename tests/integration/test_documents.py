@@ -157,6 +157,16 @@ def test_a_block_of_python_prints_what_it_is_said_to_print(folder: Jar, block: B
     assert block.output is None or same(done.stdout, block.output), done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [one for one in _of("python") if '"serve"' in one.text], ids=str)
+def test_a_program_that_starts_a_service_does_so_again_with_the_same_state(folder: Jar, block: Block) -> None:
+    file = folder.file("block.py", block.text)
+    for _ in range(2):
+        done = _run(folder, sys.executable, "-W", "error", file)
+        assert done.returncode == 0, done.stderr
+        assert block.output is None or same(done.stdout, block.output), done.stdout
+
+
 @pytest.mark.parametrize("block", _of("python box"), ids=str)
 def test_a_block_of_guest_code_prints_what_it_is_said_to_print(folder: Jar, block: Block) -> None:
     given = ("--context", "log.txt", "--model", "scripted:turns.toml", "--quiet")

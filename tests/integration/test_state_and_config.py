@@ -211,6 +211,29 @@ def test_a_wrong_file_stops_every_command_before_it_does_anything(jar: Jar, comm
     assert jar("config", "check").stdout == f"{file}: ok, limits of 1 tenant\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "variables", "complaint"),
+    [
+        ("[state]\njournal_env = 'NOPE_URL'\n", {}, "state.journal_env names $NOPE_URL, which is not set"),
+        ("[service]\ntrusted_proxies = ['x']\n", {}, "service.trusted_proxies: 'x' is not an address or network"),
+        ("[service]\nallowed_hosts = ['a b']\n", {}, "service.allowed_hosts: 'a b' is not a host's name"),
+        ("[service]\nhost = '0.0.0.0'\n", {}, "0.0.0.0 is not an address of this machine alone"),
+        ("[service]\ntls_cert = 'none.crt'\ntls_key = 'none.key'\n", {}, "there is no file"),
+        ("", {"BELLJAR_SERVICE_DRAIN": "5"}, '$BELLJAR_SERVICE_DRAIN: "5" is not a valid duration'),
+    ],
+)
+def test_what_serve_would_refuse_is_found_by_a_check(
+    jar: Jar, text: str, variables: dict[str, str], complaint: str
+) -> None:
+    """And `serve` says the same."""
+    file = jar.file("host.toml", f"schema = 1\n{text}")
+    for command in (("config", "check", file), ("serve", "--config", file)):
+        outcome = jar(*command, env=variables)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert complaint in outcome.complaint
+
+
 def test_a_file_that_is_named_says_where_the_state_is(jar: Jar) -> None:
     folder = jar.work / "elsewhere"
     file = jar.file("host.toml", f"schema = 1\n[state]\nfolder = '{folder}'\n[tenants.acme]\ncalls = '5/day'\n")

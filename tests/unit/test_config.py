@@ -45,6 +45,7 @@ audience = 'belljar'
 jwks_url = 'https://x/k'
 roles = { ops = 'operator' }
 """
+SERVICE = "schema = 1\n[service]\n"
 PROFILE = "schema = 1\n[service.profiles.careful]\nmodel = 'x'\n"
 
 
@@ -129,6 +130,16 @@ def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -
         (f"{PROFILE}backend = 'x'\n", 4, "service.profiles.careful.backend: standard does not allow it; write one of"),
         (f"{PROFILE}tenants = ['A']\n", 4, "service.profiles.careful.tenants: 'A' is not a valid tenant name"),
         (f"{PROFILE}tenants = []\n", 4, "service.profiles.careful.tenants: expected array of length >= 1; write a"),
+        (f"{SERVICE}port = 70000\n", 3, "service.port: expected int <= 65535; write a number from 0 to 65535"),
+        (f"{SERVICE}running = 'x'\n", 3, "service.running: expected int | null, got str; write a number from 1 to 100"),
+        (f"{SERVICE}host = 5\n", 3, "service.host: expected str, got int; write a text"),
+        (f"{SERVICE}models = 'x'\n", 3, "service.models: expected array, got str; write a list of at most 100 texts"),
+        (f"{SERVICE}hooks_private = 'no'\n", 3, "service.hooks_private: expected bool, got str; write true or false"),
+        (f"{SERVICE}trusted_proxies = ['x']\n", 3, "service.trusted_proxies: 'x' is not an address or network; write"),
+        (f"{SERVICE}allowed_hosts = ['a b']\n", 3, "service.allowed_hosts: 'a b' is not a host's name; write one such"),
+        (f"{SERVICE}drain = '5'\n", 3, 'service.drain: "5" is not a valid duration'),
+        (f"{PROFILE}language = 'ruby'\n", 4, "service.profiles.careful.language: invalid enum value 'ruby'; write one"),
+        ("schema = 1\nservice = 5\n", 2, "service: expected object, got int; write a table"),
         ("x" * 2000, None, "a line is too long"),
     ],
 )

@@ -178,18 +178,31 @@ def test_an_option_comes_before_the_environment_and_that_before_the_file() -> No
 
 
 @pytest.mark.parametrize(
-    "environ",
+    ("key", "text", "words"),
     [
-        {"BELLJAR_SERVICE_PORT": "x"},
-        {"BELLJAR_SERVICE_PORT": "70000"},
-        {"BELLJAR_SERVICE_BODY": "much"},
-        {"BELLJAR_SERVICE_TRUSTED_PROXIES": "everybody"},
-        {"BELLJAR_SERVICE_ALLOWED_HOSTS": "a b"},
+        ("PORT", "x", "expected int, got str; write a number from 0 to 65535"),
+        ("PORT", "70000", "expected int <= 65535; write a number from 0 to 65535"),
+        ("HOOKS_PRIVATE", "yes", "expected bool, got str; write true or false"),
+        ("BODY", "much", '"much" is not a valid size'),
+        ("DRAIN", "5", '"5" is not a valid duration'),
+        ("TRUSTED_PROXIES", "everybody", "'everybody' is not an address or network"),
+        ("ALLOWED_HOSTS", "a b", "'a b' is not a host's name"),
     ],
 )
-def test_what_the_environment_says_wrongly_is_refused(environ: dict[str, str]) -> None:
-    with pytest.raises(InvalidInput):
-        read_settings(ServiceTable(), environ, Path("/srv"))
+def test_what_the_environment_says_wrongly_is_refused_with_the_variable_s_name(key: str, text: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_settings(ServiceTable(), {f"BELLJAR_SERVICE_{key}": text}, Path("/srv"))
+    assert str(refused.value).startswith(f"$BELLJAR_SERVICE_{key}: {words}")
+
+
+def test_a_path_starts_where_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file at the file, on the command line and in the environment where the command is."""
+    monkeypatch.chdir(tmp_path)
+    table = ServiceTable(tls_cert="a.pem", tls_key="b.pem")
+    read = read_settings(table, {"BELLJAR_SERVICE_TLS_KEY": "d.pem"}, Path("/srv"), tls_cert="c.pem")
+    assert (read.tls_cert, read.tls_key) == (tmp_path / "c.pem", tmp_path / "d.pem")
+    read = read_settings(table, {}, Path("/srv"))
+    assert (read.tls_cert, read.tls_key) == (Path("/srv/a.pem"), Path("/srv/b.pem"))
 
 
 @pytest.mark.parametrize(

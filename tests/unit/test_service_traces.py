@@ -26,7 +26,9 @@ from belljar.host import Host
 from belljar.identity import TraceParent
 from belljar.keys import Keys
 from belljar.models import ModelRequest
+from belljar.service.guard import Guard
 from belljar.service.logs import JsonLines, log_to
+from belljar.service.settings import ServiceSettings
 from belljar.service.traces import Traces
 from belljar.testing import FakeModel, register_toy, toy_policy
 from tests import journals
@@ -342,3 +344,36 @@ def test_a_log_line_is_json_and_has_no_contents(lines: io.StringIO) -> None:
     assert theirs["message"] == "sent %s"
     assert failed["error"] == "ValueError"
     assert failed["at"][-1].startswith("test_a_log_line_is_json_and_has_no_contents:")
+
+
+def test_the_id_that_an_answer_names_is_looked_up_in_the_log(lines: io.StringIO) -> None:
+    """With the route, the status, and who asked; and of nobody but our guard, whatever a record has of that name."""
+    told: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        scope |= {"belljar.route": "GET /v1/runs/{run}", "belljar.by": "key:abc"}
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": f"/v1/runs/{SECRET}",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 5),
+    }
+    asyncio.run(Guard(app, ServiceSettings())(scope, None, send))  # type: ignore[arg-type]
+    logging.getLogger("somebody.else").warning("sent", extra={"http": SECRET})
+    line, other = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert line["http"].pop("ms") >= 0
+    assert line["http"] == {
+        "request": dict(told[0]["headers"])[b"x-request-id"].decode(),
+        "route": "GET /v1/runs/{run}",
+        "status": 404,
+        "client": "127.0.0.1",
+        "by": "key:abc",
+    }
+    assert "http" not in other
+    assert SECRET not in lines.getvalue()

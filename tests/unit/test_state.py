@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.state import State
 
 
@@ -28,9 +28,16 @@ def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
     with pytest.raises(AuditUnavailable, match="choose another with --state or BELLJAR_HOME"):
-        State(tmp_path / "file" / "state").create()
+        State(Path("/proc/1/state")).create()
+
+
+def test_a_file_in_the_folder_s_place_is_a_fault_of_whoever_named_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/state"):
+        with pytest.raises(InvalidInput, match="is not a folder, or lies below a file: name a folder") as refused:
+            State(tmp_path / place).create()
+        assert refused.value.code == "state.folder"
 
 
 @pytest.mark.parametrize(

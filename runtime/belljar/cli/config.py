@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say
 from belljar.cli.quota import limit_in_words
-from belljar.config import Settings, read_config
+from belljar.config import Settings, settings
 from belljar.config import schema as schema_of_the_file
 from belljar.errors import InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import shown
 from belljar.ledger import LIMITED, PERIODS, Changes, Limits, Period
 from belljar.quotas import Quotas
+from belljar.service.settings import check_bind, read_settings
 from belljar.units import format_size
 
 __all__ = ["config"]
@@ -60,12 +62,13 @@ def config() -> None:
 @options.state
 @options.as_json
 def check(file: Path | None, state: Path | str | None, as_json: bool) -> None:
-    """Check FILE, or the file that is in force. If it is wrong, say where and exit with 2."""
-    found = read_config(file.absolute()) if file is not None else options.place(state).config
+    """Check FILE, or the file that is in force, as `serve` would here. If it is wrong, say where and exit with 2."""
+    found = (options.place(state) if file is None else settings(state, file, os.environ)).config
     if found is None:
         raise InvalidInput(
             "there is no configuration file: name one, or put belljar.toml into the state folder", code="config.missing"
         )
+    check_bind(read_settings(found.service, os.environ, found.file.parent))
     if as_json:
         emit({"ok": True, "file": str(found.file), "tenants": len(found.tenants)})
     else:

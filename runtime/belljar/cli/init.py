@@ -84,7 +84,7 @@ schema = 1
 
 [telemetry]
 # Where a service sends spans of runs; with `contents`, what was said is in them.
-# otlp = "http://127.0.0.1:4318/v1/traces"
+# otlp = "http://127.0.0.1:4318"
 # contents = false
 
 # What tenants may use. Without a limit, what the policy of a run says counts.
@@ -95,16 +95,20 @@ schema = 1
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @options.state
 @options.as_json
 def init(file: Path | None, state: Path | str | None, as_json: bool) -> None:
-    """Write a configuration file with every key explained: FILE, or belljar.toml in the state folder.
+    """Write a configuration file with every key explained: FILE, or what --config names, or belljar.toml in the state
+    folder.
 
     A file that is there is never replaced.
     """
+    if file is not None and options.config_file() is not None:
+        raise InvalidInput("the file is named twice; name it, or give it as --config", code="usage")
+    file = file or options.config_file()
     folder = state if isinstance(state, Path) else None
-    place = State.at(folder, os.environ).root / CONFIG_FILE if file is None else file.absolute()
+    place = State.at(folder, os.environ).root / CONFIG_FILE if file is None else file.expanduser().absolute()
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with place.open("x", encoding="utf-8") as made:

@@ -128,7 +128,7 @@ def _print_new(info: KeyInfo, text: str, *, as_json: bool) -> None:
         emit({"key": info, "secret": text})
         return
     say(text)
-    tell(f"this is the only time that it is shown: {_line(info)}")
+    tell(f"keep the key, nobody can print it again. Listed as: {_line(info)}")
 
 
 def _line(one: KeyInfo) -> str:

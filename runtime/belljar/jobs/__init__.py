@@ -16,6 +16,7 @@ from belljar.jobs.orders import (
     OrderState,
     Page,
     RegisteredContext,
+    RunState,
     SessionState,
     TextContext,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "OrderState",
     "Page",
     "RegisteredContext",
+    "RunState",
     "SessionState",
     "TextContext",
 ]

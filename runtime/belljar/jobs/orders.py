@@ -17,12 +17,12 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, assert_never
+from typing import Annotated, Any, Final, Literal, TypeAlias, assert_never
 
 import msgspec
 from msgspec import Meta
 
-from belljar.engine import ErrorInfo, Limit, Progress, Result
+from belljar.engine import ErrorInfo, Limit, Progress, Result, Status
 from belljar.errors import InvalidInput, Refusal
 from belljar.heavy import bytes_of, sha256
 from belljar.identity import Language
@@ -50,6 +50,7 @@ __all__ = [
     "OrderState",
     "Page",
     "RegisteredContext",
+    "RunState",
     "SessionState",
     "TextContext",
     "chars_of",
@@ -64,6 +65,12 @@ CANCELLING: Final = "cancelling"
 INTERRUPTED: Final = "interrupted"
 CANCELLED: Final = "cancelled"
 REFUSED: Final = "refused"
+# All of them: `OrderState.state` has one.
+RunState: TypeAlias = (
+    Literal["queued", "running", "cancelling"]
+    | Status
+    | Literal["diverged", "incomplete", "interrupted", "cancelled", "refused"]
+)
 # The states that an order can leave.
 OPEN: Final = (QUEUED, RUNNING, CANCELLING)
 

@@ -23,9 +23,10 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from belljar.config import Network
 from belljar.service.problems import MEDIA_TYPE, problem_of
 from belljar.service.routes import Refused
-from belljar.service.settings import Network, ServiceSettings
+from belljar.service.settings import ServiceSettings
 
 __all__ = ["Guard", "client_of", "is_ours"]
 

@@ -2,6 +2,9 @@
 
     {"time":"2026-11-23T12:34:56.789Z","level":"warning","logger":"belljar.service","message":"..."}
 
+The line of a request (`service/guard.py`) has in `http` also its id, the one that the answer names, and with it the
+route, the status, how long it took, from where it came and who asked.
+
 Nothing in it was said by a caller, a program or a model: that is what the log of runs is for, where it is bounded,
 encrypted and can be erased. So of our own loggers the whole message is written, and our messages hold no contents.
 What other packages log is written as they wrote it in their source, without the values. Of an exception there is its
@@ -23,6 +26,8 @@ _MESSAGE_CHARS_MAX: Final = 2000
 _FRAMES_MAX: Final = 8
 # Whose messages hold no contents.
 _OURS: Final = ("belljar", "uvicorn.error")
+# Whose records tell of a request.
+_REQUESTS: Final = "belljar.service.requests"
 
 
 class JsonLines(logging.Formatter):
@@ -36,6 +41,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": _message(record)[:_MESSAGE_CHARS_MAX],
         }
+        if record.name == _REQUESTS and (http := getattr(record, "http", None)) is not None:
+            line["http"] = http
         if record.exc_info is not None and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
             frames = traceback.extract_tb(record.exc_info[2])[-_FRAMES_MAX:]

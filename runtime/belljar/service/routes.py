@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,6 +40,7 @@ from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, d
 from belljar.access.roles import MAY
 from belljar.context import Uploads
 from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
+from belljar.fitting import misfit
 from belljar.heavy import off_loop
 from belljar.hooks import Hooks
 from belljar.host import Host
@@ -86,7 +86,6 @@ COOKIE: Final = "belljar_session"
 # Of routes that begin a run.
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
-_STEP: Final = re.compile(r"(.*) - at `(\$[^`]*)`\Z", re.DOTALL)
 _CROWDED_AGAIN_S: Final = 1.0
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -506,7 +505,7 @@ def query_of(request: Request, kind: type[_Q]) -> _Q:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _unfit(error, "?") from None
+        raise _unfit(error, kind, "?") from None
 
 
 def decoded(data: bytes, kind: Any) -> Any:
@@ -519,7 +518,7 @@ def decoded(data: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise _unfit(error, "$") from None
+        raise _unfit(error, kind, "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(f"the body is not valid JSON ({_words(error)}); correct it", code="request.json") from None
 
@@ -528,12 +527,13 @@ def _words(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
 
 
-def _unfit(error: msgspec.ValidationError, root: str) -> Unfit:
-    found = _STEP.match(str(error))
-    what, where = (found[1], found[2]) if found else (str(error), "$")
+def _unfit(error: msgspec.ValidationError, kind: Any, root: str) -> Unfit:
+    wrong = misfit(error, kind)
+    where = wrong.place
     if root == "?":
-        where = f"?{where.removeprefix('$').removeprefix('.')}"
-    return Unfit(f"{what[:300].replace('`', '')}, at {where[:200]}; correct it", at=where[:200])
+        where = f"?{wrong.missing or where.removeprefix('$').removeprefix('.')}"
+    advice = "send it, too" if wrong.missing else f"send {wrong.fits}" if wrong.fits else "correct it"
+    return Unfit(f"{wrong.what[:300]}, at {where[:200]}; {advice[:500]}", at=where[:200])
 
 
 async def _body(asking: Asking[Any, Any]) -> Any:

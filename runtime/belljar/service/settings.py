@@ -14,24 +14,22 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
-from belljar.config import ProfileTable, ServiceTable
+from belljar.config import Network, ProfileTable, ServiceTable, host_name_of, network_of, wrong_in_service
 from belljar.errors import InvalidInput
 from belljar.identity import Language, Tenant
 from belljar.units import parse_duration, parse_size
 
-__all__ = ["DEMO", "Network", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["DEMO", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
 
 # The model that needs no key, which is offered besides those of the settings wherever a host has it.
 DEMO: Final = "scripted:demo"
 _PREFIX: Final = "BELLJAR_SERVICE_"
-_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
 _LISTS: Final = ("trusted_proxies", "allowed_hosts", "models")
+_FILES: Final = ("tls_cert", "tls_key")
 _NUMBERS: Final = ("port", "queue", "queue_per_tenant", "running")
 
 
@@ -104,7 +102,7 @@ def read_settings(
     """Put together what the file, the environment and the command say.
 
     Args:
-        folder: what the file's paths are relative to.
+        folder: what the file's paths are relative to; others are relative to the folder in which the command is.
         options: what the command says, by field; None is nothing.
 
     Raises:
@@ -112,32 +110,37 @@ def read_settings(
     """
     told: dict[str, Any] = msgspec.structs.asdict(table)
     del told["profiles"]  # only the file has them
-    for field in told:
-        if (text := environ.get(_PREFIX + field.upper())) not in (None, ""):
-            told[field] = _read(field, text)
-    told |= {field: value for field, value in options.items() if value is not None}
-    try:
-        read = msgspec.convert(told, ServiceTable)
-        return ServiceSettings(
-            host=read.host,
-            port=read.port,
-            tls_cert=None if read.tls_cert is None else folder / Path(read.tls_cert).expanduser(),
-            tls_key=None if read.tls_key is None else folder / Path(read.tls_key).expanduser(),
-            trusted_proxies=tuple(_network(text.strip()) for text in read.trusted_proxies),
-            allowed_hosts=tuple(_host(text.strip()) for text in read.allowed_hosts),
-            body_bytes=parse_size(read.body),
-            upload_bytes=parse_size(read.upload),
-            uploads_s=parse_duration(read.uploads),
-            queue=read.queue,
-            queue_per_tenant=read.queue_per_tenant,
-            running=read.running,
-            drain_s=parse_duration(read.drain),
-            models=tuple(name.strip() for name in read.models),
-            profiles={name: _profile(one) for name, one in table.profiles.items()},
-            hooks_private=read.hooks_private,
-        )
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"[service] or ${_PREFIX}...: {error}; correct it", code="config.invalid") from None
+    told |= {key: folder / Path(told[key]).expanduser() for key in _FILES if told[key] is not None}
+    for key in list(told):
+        if (text := environ.get(variable := f"{_PREFIX}{key.upper()}")) not in (None, ""):
+            told[key] = _said(f"${variable}", key, _read(key, text))
+        if (value := options.get(key)) is not None:
+            told[key] = _said(f"--{key.replace('_', '-')}", key, value)
+    return ServiceSettings(
+        host=told["host"],
+        port=told["port"],
+        tls_cert=told["tls_cert"],
+        tls_key=told["tls_key"],
+        trusted_proxies=tuple(map(network_of, told["trusted_proxies"])),
+        allowed_hosts=tuple(map(host_name_of, told["allowed_hosts"])),
+        body_bytes=parse_size(told["body"]),
+        upload_bytes=parse_size(told["upload"]),
+        uploads_s=parse_duration(told["uploads"]),
+        queue=told["queue"],
+        queue_per_tenant=told["queue_per_tenant"],
+        running=told["running"],
+        drain_s=parse_duration(told["drain"]),
+        models=tuple(name.strip() for name in told["models"]),
+        profiles={name: _profile(one) for name, one in table.profiles.items()},
+        hooks_private=told["hooks_private"],
+    )
+
+
+def _said(origin: str, key: str, value: object) -> object:
+    """A value that the file does not say; a path starts where the command does."""
+    if (wrong := wrong_in_service(key, value)) is not None:
+        raise InvalidInput(f"{origin}: {wrong}", code="config.invalid")
+    return Path(str(value)).expanduser().absolute() if key in _FILES else value
 
 
 def _profile(table: ProfileTable) -> Profile:
@@ -149,13 +152,16 @@ def check_bind(settings: ServiceSettings) -> None:
     """Refuse an address that a network reaches where nothing keeps what is sent from being read.
 
     Raises:
-        InvalidInput: `service.exposed`; `service.tls`: the files of TLS cannot be read, or there is one of two.
+        InvalidInput: `service.exposed`; `service.tls`: the files of TLS cannot be read, are not a certificate and its
+            key in PEM, or there is one of two.
     """
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InvalidInput("tls_cert and tls_key go together; name both files, or neither", code="service.tls")
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise InvalidInput(f"there is no file {file}; name the certificate and its key", code="service.tls")
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        _check_pair(settings.tls_cert, settings.tls_key)
     if is_loopback(settings.host) or settings.is_secure or settings.trusted_proxies:
         return
     raise InvalidInput(
@@ -163,6 +169,29 @@ def check_bind(settings: ServiceSettings) -> None:
         "front that has TLS as trusted_proxies, in [service] of belljar.toml; or listen on 127.0.0.1",
         code="service.exposed",
     )
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    """Load them as the server will, which would fail where nobody can be told in one line."""
+    import ssl  # here: takes as long to load as the rest of this module, and most services have no TLS of their own
+
+    for file in (cert, key):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise InvalidInput(
+                f"{file} cannot be read ({error.strerror}); let the service's user read it", code="service.tls"
+            ) from error
+    try:
+        # With a password, even a wrong one, nobody is asked for it at a terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or type(error).__name__
+        raise InvalidInput(
+            f"{cert} and {key} are not a certificate and its key ({why}); name two files in PEM that belong together, "
+            "the key without a password",
+            code="service.tls",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -183,22 +212,3 @@ def _read(field: str, text: str) -> object:
 
 def _is_number(field: str, text: str) -> bool:
     return field in _NUMBERS and re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) is not None
-
-
-def _network(text: str) -> Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        raise InvalidInput(
-            f"trusted_proxies: {text[:80]!a} is not an address or network; write one such as 10.0.0.0/8",
-            code="config.invalid",
-        ) from None
-
-
-def _host(text: str) -> str:
-    if _NAME.fullmatch(text) is None:
-        raise InvalidInput(
-            f"allowed_hosts: {text[:80]!a} is not a host's name; write one such as belljar.example.com",
-            code="config.invalid",
-        )
-    return text.lower().rstrip(".")

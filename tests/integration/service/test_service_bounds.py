@@ -11,13 +11,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from belljar.errors import AuditUnavailable, LedgerUnavailable
+from belljar.engine import Status
+from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
+from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
+from belljar.service.settings import ServiceSettings, check_bind
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
+
+# What a replay may come to, besides the states of a result.
+WORSE = ("diverged", "incomplete")
 
 
 @pytest.fixture
@@ -181,6 +188,38 @@ def test_what_does_not_fit_is_named_by_its_json_path(admin: Client) -> None:
     assert problem(admin.get("/v1/runs?limit=x"), 422, "request.invalid")["at"] == "?limit"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "at", "words"),
+    [
+        ("GET", "/v1/audit/consistency", None, "?old", "missing required field old, at ?old; send it, too"),
+        ("GET", "/v1/runs?status=bogus", None, "?status", "'bogus', at ?status; send one of cancelling, queued, run"),
+        ("GET", "/v1/runs?limit=0", None, "?limit", "at ?limit; send a number from 1 to 200"),
+        ("GET", "/v1/runs?limt=1", None, "?", "limt, at ?; send one of tenant, status, model, after, limit"),
+        (
+            "PATCH",
+            "/v1/quotas",
+            {"tenant": "acme", "limits": {"calls": "5/day"}},
+            "$.limits",
+            "at $.limits; send one of day, hour, minute, month, total",
+        ),
+    ],
+)
+def test_what_would_fit_is_told_of_what_does_not(
+    admin: Client, method: str, path: str, body: Any, at: str, words: str
+) -> None:
+    told = problem(admin.request(method, path, json=body), 422, "request.invalid")
+    assert told["at"] == at
+    assert words in told["detail"]
+
+
+def test_every_state_of_a_run_can_be_asked_for(admin: Client) -> None:
+    run = admin.post("/v1/runs", json={"code": "FINAL(1)"}, headers={"prefer": "wait=60"}).json()["run"]
+    for state in (QUEUED, RUNNING, CANCELLING, INTERRUPTED, CANCELLED, REFUSED, *get_args(Status), *WORSE):
+        found = admin.get("/v1/runs", params={"status": state})
+        assert found.status_code == 200
+        assert [one["run"] for one in found.json()["runs"]] == ([run] if state == "ok" else [])
+
+
 def test_only_our_own_names_and_addresses_are_answered(jar: Jar) -> None:
     with serving(jar, allowed_hosts=("belljar.example.com",)) as service, service.nobody() as client:
         for host in ("127.0.0.1:1", "localhost", "[::1]:80", "belljar.example.com", "BellJar.Example.com.:8443"):
@@ -224,13 +263,35 @@ def test_it_speaks_tls(jar: Jar, tmp_path: Path) -> None:
             assert "strict-transport-security" in answer.headers
 
 
+def test_files_of_tls_that_nobody_can_use_are_refused_in_one_line(tmp_path: Path) -> None:
+    """Nor is anybody asked for a password at a terminal: a service has none."""
+    certificate, key = certified(tmp_path)
+    check_bind(ServiceSettings(tls_cert=certificate, tls_key=key))
+    (other := tmp_path / "other").mkdir()
+    text = tmp_path / "text"
+    text.write_text("no certificate\n")
+    locked = tmp_path / "locked"
+    locked.write_bytes(
+        serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    for one, its in ((text, text), (certificate, text), (text, key), (certificate, locked), (certified(other)[0], key)):
+        with pytest.raises(InvalidInput, match=r"are not a certificate and its key .*; name two files in PEM") as told:
+            check_bind(ServiceSettings(tls_cert=one, tls_key=its))
+        assert told.value.code == "service.tls"
+        assert "\n" not in str(told.value)
+
+
 def certified(folder: Path) -> tuple[Path, Path]:
     """A certificate of this machine by itself, and its key."""
     from datetime import UTC, datetime, timedelta
     from ipaddress import ip_address
 
     from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 

@@ -17,7 +17,7 @@ from belljar.audit import Coverage, Receipt, coverage, records_below
 from belljar.errors import AccessDenied, AccessThrottled, HostFault
 from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
-from belljar.jobs import Asked, OrderState
+from belljar.jobs import Asked, OrderState, RunState
 from belljar.service.encoding import encoded
 from belljar.service.problems import Unfit
 from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, who_asks
@@ -84,7 +84,7 @@ class RunsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a tenant and those below it; of all that the principal has, without one."""
 
     tenant: TenantName | None = None
-    status: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    status: RunState | None = None
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     after: Cursor | None = None
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
