@@ -136,8 +136,7 @@ class Service:
         self.hooks = Hooks(host.journal, host.audit, host.keys, private=settings.hooks_private)
         self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
         self.observers: list[Callable[[str, int, float], None]] = []
-        state = host.state
-        self.folders = tuple(sorted({str(state.root), str(state.contexts), str(state.images)}, key=len, reverse=True))
+        self.folders = desk.folders
         self._present: Counter[str] = Counter()
 
     def enter(self, tenant: Tenant | None) -> str | None:
