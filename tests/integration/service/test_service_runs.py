@@ -137,7 +137,7 @@ def test_whoever_follows_an_order_that_never_begins_is_told_that_it_ended(jar: J
                 next(lines)
                 heard[run] = []
                 for one in told(lines):
-                    heard[run].append(one)  # noqa: PERF402 (one by one, as they come)
+                    heard[run].append(one)
 
         listening = [threading.Thread(target=listen, args=[run]) for run in (first, third)]
         for one in listening:
@@ -148,7 +148,7 @@ def test_whoever_follows_an_order_that_never_begins_is_told_that_it_ended(jar: J
             one.join(PATIENCE_S)
     assert (heard[first][-1][1], heard[first][-1][2]["result"]["status"]) == ("result", "killed")
     assert [(event, state["state"]) for _, event, state in heard[third]] == [("end", "interrupted")]
-    with serving(jar) as service, service.client() as client:
+    with serving(jar) as again_there, again_there.client(service.key) as client:
         for run, ended in ((second, "cancelled"), (third, "interrupted")):
             ((_, event, state),) = told(iter(client.get(f"/v1/runs/{run}/events").text.splitlines()))
             assert (event, state["state"]) == ("end", ended)
