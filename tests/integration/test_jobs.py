@@ -331,6 +331,12 @@ def test_an_order_that_cannot_start_when_its_turn_comes_is_refused(jar: Jar, pla
             assert row is not None
             assert (row.state, row.ended_at > 0) == ("refused", True)
             assert [pair async for pair in desk.events(run)] == []
+            assert refused.absent == ()
+        async with desk_of(jar, place) as desk:
+            again = await desk.get(run)
+            assert (again.state, again.error, again.absent) == ("refused", None, ("error",))
+            assert again.limit is not None
+            assert again.limit.code == "context.unknown"
 
     drive(go())
 
