@@ -217,7 +217,8 @@ def test_tenants_see_and_use_nothing_of_each_other(jar: Jar) -> None:
     assert error_of(foreign)["message"].replace(run, "R") == error_of(unknown)["message"].replace(
         "20260101T000000-000000000000", "R"
     )
-    assert error_of(searched)["status"] == 400
+    assert (error_of(searched)["code"], error_of(searched)["status"]) == ("context.unknown", 404)
+    assert error_of(unknown)["status"] == 404
     assert error_of(asked)["code"] == error_of(above)["code"] == "access.forbidden"
     assert {record.data["tenant"] for record in jar.records("run.started")} == {"acme/one"}
 
@@ -270,7 +271,9 @@ def test_hostile_arguments_are_refused_with_a_code_and_show_nothing_of_the_host(
     assert schemas == ["answer.schema"] * 2
     for what, result in results.items():
         found = error_of(result)
-        assert found["status"] in (400, 403), what
+        assert found["status"] == (
+            404 if found["code"].endswith(".unknown") else 403 if found["code"] == "access.forbidden" else 422
+        ), what
         assert found["code"] not in ("internal", "host.fault"), what
         said = result.model_dump_json()
         assert str(jar.at) not in said, what

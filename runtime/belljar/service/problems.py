@@ -39,7 +39,7 @@ from belljar.errors import (
 )
 from belljar.jobs.words import FAULTS, fault_words, without_paths
 
-__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "without_paths"]
+__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of", "without_paths"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -175,7 +175,7 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         now: from which a quota's next period is counted.
         folders: paths of this host that no answer has, besides whatever looks like one.
     """
-    status, code = _status(error), code_of(error)
+    status, code = status_of(error), code_of(error)
     told = without_paths(str(error), folders) if isinstance(error, Refusal) else fault_words(error)
     problem = Problem(
         type=f"urn:belljar:problem:{code}",
@@ -233,7 +233,8 @@ def retry_after(error: Exception, now: datetime | None = None) -> int | None:
     return None
 
 
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """The status of HTTP for an error."""
     if isinstance(error, Refusal):
         if (status := _BY_CODE.get(error.code)) is not None:
             return status
