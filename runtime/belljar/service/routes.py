@@ -362,7 +362,7 @@ class Resource:
 
     async def answer(self, request: Request) -> Response:
         """What comes back, recorded. Nothing is raised but a cancellation."""
-        route = self.routes.get(request.method) or self._other(request.method)
+        route = self.routes.get(request.method) or self._other(request)
         asking: Asking[Any, Any] = Asking(self.service, request, route)
         request.scope["belljar.route"] = route.name
         response, code = await self._attempt(asking)
@@ -408,8 +408,9 @@ class Resource:
             demand(asking.who, route.action, asking.tenant)
         return await respond(route, await route.handler(asking))
 
-    def _other(self, method: str) -> Route:
+    def _other(self, request: Request) -> Route:
         """For a method that the path does not have."""
+        method = request.method
 
         async def tell(asking: Asking[Any, Any]) -> Response:
             if method == "OPTIONS":
