@@ -45,6 +45,13 @@ _PATH: Final = re.compile(
     r"(?:file|unix|npipe)://[^\s'\"`,;:()<>]+|(?<![\w.:/<>-])~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+"
 )
 _ELSEWHERE: Final = "(a path of the host)"
+# Where a refusal's own advice is for whoever runs this host: what whoever asks from outside can do.
+_ADVICE: Final = {
+    "model.denied": "name one that it allows, or another policy",
+    "model.extra": "name another model, or ask whoever runs this service",
+    "model.key": "name another model, or ask whoever runs this service",
+    "model.unknown": "name one of a provider's, or one that this service offers",
+}
 # How something ended whose error has words of the host's, and not of the program's own.
 _OF_THE_HOST: Final = frozenset({"model_failed", "denied", "quota"})
 
@@ -63,7 +70,12 @@ def told_words(error: Exception, folders: Iterable[str] = ()) -> str:
     if not isinstance(error, Refusal):
         return fault_words(error)
     told = error.told if isinstance(error, QuotaExceeded) else None
-    return without_paths(str(error) if told is None else told, folders)
+    if told is None:
+        told = str(error)
+        what, colon, _ = told.rpartition(": ")
+        if colon and (advice := _ADVICE.get(error.code)) is not None:
+            told = f"{what}: {advice}"
+    return without_paths(told, folders)
 
 
 def told_result(result: _T, folders: Iterable[str] = ()) -> _T:

@@ -37,7 +37,7 @@ from belljar.errors import (
     Refusal,
     VerificationFailed,
 )
-from belljar.jobs.words import FAULTS, fault_words, without_paths
+from belljar.jobs.words import FAULTS, told_words, without_paths
 
 __all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of", "without_paths"]
 
@@ -176,7 +176,7 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         folders: paths of this host that no answer has, besides whatever looks like one.
     """
     status, code = status_of(error), code_of(error)
-    told = without_paths(str(error), folders) if isinstance(error, Refusal) else fault_words(error)
+    told = told_words(error, folders)
     problem = Problem(
         type=f"urn:belljar:problem:{code}",
         title=_TITLES.get(status, "Refused"),
