@@ -33,9 +33,10 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.jobs import Busy, IdempotencyConflict
+from belljar.jobs.words import without_paths
 from belljar.models.resolve import Registry
 from belljar.service.guard import Guard, client_of, is_ours
-from belljar.service.problems import problem_of, without_paths
+from belljar.service.problems import problem_of
 from belljar.service.scopes import below, page_of
 from belljar.service.settings import ServiceSettings, check_bind, read_settings
 

@@ -39,7 +39,7 @@ from belljar.errors import (
 )
 from belljar.jobs.words import FAULTS, told_words, without_paths
 
-__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of", "without_paths"]
+__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
