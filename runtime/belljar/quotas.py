@@ -345,7 +345,7 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
     """
     found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
     if not found or run in HOST_RUNS:
-        raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
+        raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)
     refusals = [refusal for record in found if (refusal := _refusal(record)) is not None]
     level = None if tenant is None else Tenant(tenant)

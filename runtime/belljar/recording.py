@@ -62,7 +62,7 @@ class Recording:
         found = trajectory(records)
         started = records[0].typed if records else None
         if found is None or not isinstance(started, RunStarted):
-            raise InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
+            raise InvalidInput(f"the log has no run {run}: list the runs to find it", code="audit.no_run")
         if "." in run:
             root = run.partition(".")[0]
             raise InvalidInput(f"{run} is a child run: replay {root}, and it with it", code="replay.child")

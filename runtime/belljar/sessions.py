@@ -129,7 +129,7 @@ class Session:
         check_callback("on_turn", on_turn)
         if self._run.order.root is None:
             raise InvalidInput(
-                "this session has no root model to ask: open it with root_model=...", code="session.no_model"
+                "this session has no root model to ask: open one with a root model", code="session.no_model"
             )
         wanted = None if answer_type is None else AnswerType(answer_type)
         return await self._do(lambda: self._run.ask(question, wanted, on_turn=on_turn))

@@ -14,7 +14,17 @@ import pytest
 from belljar import Host, ModelReply, ModelRequest
 from belljar.audit import Record, records, verify
 from belljar.audit.events import HOST_RUNS
-from belljar.errors import AuditUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, QuotaExceeded, Refusal
+from belljar.engine import ErrorInfo
+from belljar.errors import (
+    AuditUnavailable,
+    BoxFault,
+    InvalidInput,
+    InvalidPolicy,
+    LayerMissing,
+    PolicyDenied,
+    QuotaExceeded,
+    Refusal,
+)
 from belljar.identity import Tenant
 from belljar.jobs import (
     Asked,
@@ -321,6 +331,12 @@ def test_an_order_that_cannot_start_when_its_turn_comes_is_refused(jar: Jar, pla
             assert row is not None
             assert (row.state, row.ended_at > 0) == ("refused", True)
             assert [pair async for pair in desk.events(run)] == []
+            assert refused.absent == ()
+        async with desk_of(jar, place) as desk:
+            again = await desk.get(run)
+            assert (again.state, again.error, again.absent) == ("refused", None, ("error",))
+            assert again.limit is not None
+            assert again.limit.code == "context.unknown"
 
     drive(go())
 
@@ -828,3 +844,45 @@ def test_leaving_the_desk_leaves_no_order_open(jar: Jar, place: Path | str) -> N
             assert msgspec.json.encode(found)
 
     drive(go())
+
+
+def test_what_failed_on_our_side_stands_in_our_own_log_and_not_in_the_error(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before there is a run, and within one; and a refusal says why without naming a path."""
+    secret = "unix:///var/run/docker.sock"
+
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            ordered = desk.host.ordered
+            fault = ErrorInfo("BoxFault", f"no daemon answers at {secret}")
+
+            async def ends(*args: Any, **options: Any) -> Any:
+                return msgspec.structs.replace(await ordered(*args, **options), status="host_fault", error=fault)
+
+            ways: list[Any] = [raising(BoxFault(f"no daemon answers at {secret}")), ends]
+            ways.append(raising(LayerMissing(f"no daemon answers at {secret}: start it", code="backend.missing")))
+            for way, told in zip(ways, ("host_fault", "host_fault", "refused"), strict=True):
+                monkeypatch.setattr(desk.host, "ordered", way)
+                caplog.clear()
+                run = await code(desk, "FINAL(1)")
+                found = await desk.wait(run, PATIENCE_S)
+                assert found.state == told
+                assert found.error is not None
+                assert "docker.sock" not in msgspec.json.encode(found).decode()
+                assert "docker.sock" in caplog.text
+                assert run in caplog.text
+                if told == "host_fault":
+                    assert found.error.message == "no box can be made on this host; try again later"
+                events = [repr(event) async for _, event in desk.events(run)]
+                assert "docker.sock" not in "".join(events)
+
+    with caplog.at_level("INFO", logger="belljar"):
+        drive(go())
+
+
+def raising(error: Exception) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def work(*_: object, **__: object) -> Any:
+        raise error
+
+    return work

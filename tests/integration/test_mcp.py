@@ -217,7 +217,8 @@ def test_tenants_see_and_use_nothing_of_each_other(jar: Jar) -> None:
     assert error_of(foreign)["message"].replace(run, "R") == error_of(unknown)["message"].replace(
         "20260101T000000-000000000000", "R"
     )
-    assert error_of(searched)["status"] == 400
+    assert (error_of(searched)["code"], error_of(searched)["status"]) == ("context.unknown", 404)
+    assert error_of(unknown)["status"] == 404
     assert error_of(asked)["code"] == error_of(above)["code"] == "access.forbidden"
     assert {record.data["tenant"] for record in jar.records("run.started")} == {"acme/one"}
 
@@ -270,7 +271,8 @@ def test_hostile_arguments_are_refused_with_a_code_and_show_nothing_of_the_host(
     assert schemas == ["answer.schema"] * 2
     for what, result in results.items():
         found = error_of(result)
-        assert found["status"] in (400, 403), what
+        assert found["status"] in (403, 404, 422), what
+        assert found["status"] == {"mcp.arguments": 422, "run.unknown": 404}.get(found["code"], found["status"]), what
         assert found["code"] not in ("internal", "host.fault"), what
         said = result.model_dump_json()
         assert str(jar.at) not in said, what
@@ -599,6 +601,23 @@ def test_the_command_serves_a_client_over_its_stdin_and_stdout(jar: Jar) -> None
     assert {data["tenant"] for data in started} == {"acme/one"}
     assert all(by.startswith("user:") for by in [call.by for call in calls(jar)] + [data["by"] for data in started])
     assert len(calls(jar)) == 3
+
+
+def test_over_stdio_the_demo_model_answers_and_one_that_there_is_not_is_refused_at_the_start(jar: Jar) -> None:
+    async def work() -> Any:
+        async with over_stdio(jar, "--model", "scripted:demo") as opened:
+            return await opened.call_tool("answer_over_context", {"question": "How long?", "text": "x" * 500})
+
+    answered = drive(work())
+    assert (answered.is_error, answered.structured_content["status"]) == (False, "ok")
+    for name, said in (("bogus", "there is no model 'bogus'"), ("claude-opus-4-5", "set ANTHROPIC_API_KEY")):
+        command = [BELLJAR, "mcp", "--model", name]
+        refused = subprocess.run(
+            command, env=jar.environ(), cwd=jar.work, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert refused.stdout == ""
 
 
 def test_a_cancelled_call_over_stdio_ends_its_run_and_the_session_goes_on(jar: Jar) -> None:

@@ -553,11 +553,14 @@ def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, serv
     waits = [Waiting(run=LATER, tenant="acme/alice", state="queued", place=3, since_ns=10**18)]
 
     class Queue:
-        async def ls(self, tenant: Any) -> list[Waiting]:
-            return waits
+        async def ls(self, tenant: Any, status: str, model: str = "", after: str = "") -> tuple[list[Waiting], str]:
+            return (waits if status == "queued" else []), ""
 
         async def get(self, run: str) -> Waiting | None:
             return next((one for one in waits if one.run == run), None)
+
+        async def find(self, run: str) -> Waiting | None:
+            return await self.get(run)
 
         def compared(self, run: str) -> None:
             return None
@@ -696,6 +699,27 @@ def test_an_order_that_never_began_says_so_on_its_page(browser: Browser, place: 
         page.locator(".none-yet", has_text="It did not begin").wait_for()
         assert page.locator(".acts form, form.acts").count() == 0
         api.delete(f"/v1/runs/{first}")
+
+
+def test_orders_that_never_began_are_found_by_the_next_process_too(place: Jar) -> None:
+    """A list by their state has them, and each has a page, as the API has it; other tenants' are not there."""
+    with service_of(place, running=1, drain_s=0.1) as service, service.client() as api:
+        ordered = [api.post("/v1/runs", json={"code": HANGS, "tenant": "acme"}).json()["run"] for _ in range(3)]
+        api.delete(f"/v1/runs/{ordered[1]}")
+        theirs = service.key_of("runner", "other")
+    with service_of(place) as again:
+        for key, sees in ((service.key, True), (theirs, False)):
+            with again.nobody() as client:
+                answer = client.post("/login", data={"key": key, "next": "/runs"}, headers={"origin": again.url})
+                assert answer.status_code == 303
+                for run, state in ((ordered[1], "cancelled"), (ordered[2], "interrupted")):
+                    listed = client.get("/runs", params={"status": state}).text
+                    assert (run in listed) is sees
+                    shown = client.get(f"/runs/{run}")
+                    assert shown.status_code == (200 if sees else 404)
+                    assert (state in shown.text) is sees
+                choices = client.get("/runs").text
+                assert all(f"<option>{one}</option>" in choices for one in ("queued", "interrupted", "refused"))
 
 
 def test_the_browser_checks_the_receipt_itself(browser: Browser, served: Served) -> None:

@@ -295,7 +295,7 @@ def test_a_name_that_is_no_digest_opens_nothing(store: ContextStore, sha256: str
 
 
 def test_an_unknown_digest_opens_nothing(store: ContextStore) -> None:
-    with pytest.raises(InvalidInput, match="context ls` shows them") as caught:
+    with pytest.raises(InvalidInput, match="list the contexts") as caught:
         store.open("a" * 64)
     assert caught.value.code == "context.unknown"
 

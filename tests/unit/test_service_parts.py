@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.jobs import Busy, IdempotencyConflict
+from belljar.jobs.words import without_paths
+from belljar.models.resolve import Registry
 from belljar.service.guard import Guard, client_of, is_ours
-from belljar.service.problems import problem_of, without_paths
+from belljar.service.problems import problem_of
 from belljar.service.scopes import below, page_of
 from belljar.service.settings import ServiceSettings, check_bind, read_settings
 
@@ -107,10 +110,21 @@ def test_a_quota_is_told_with_its_numbers_unless_they_are_somebody_elses() -> No
         ("acme/research is a tenant", "acme/research is a tenant"),
         ("GET /v1/runs lists them", "GET /v1/runs lists them"),
         ("1000/hour", "1000/hour"),
+        ("none at unix:///var/run/docker.sock: start it", "none at (a path of the host): start it"),
     ],
 )
 def test_paths_are_cut_out(text: str, told: str) -> None:
     assert without_paths(text) == told
+
+
+@pytest.mark.parametrize("model", ["bogus", "a: b", "claude-opus-4-5", "openai:x"])
+def test_what_only_whoever_runs_the_host_can_do_is_not_advised_to_others(model: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Registry({}).resolve(model)
+    told = problem_of(refused.value, "r").detail
+    assert ascii(model) in told
+    assert not re.search("scripted:|aclose|_KEY", told)
+    assert "this service" in told
 
 
 def test_a_known_folder_is_cut_out_with_spaces_in_it() -> None:

@@ -505,7 +505,7 @@ def _found(draft: Draft, key_id: str) -> ApiKeyRow:
 
 
 def _refuse_missing(key_id: str) -> NoReturn:
-    raise InvalidInput(f"there is no key {key_id[:80]!a}: `belljar key ls` shows them", code="key.missing")
+    raise InvalidInput(f"there is no key {key_id[:80]!a}: list the keys to find it", code="key.missing")
 
 
 def _unknown() -> AccessDenied:

@@ -395,7 +395,7 @@ class Checkpoints:
         select = "SELECT seq, body, (SELECT min(seq) FROM records WHERE run = ?) FROM records WHERE run = ?"
         rows = await self._ask(f"{select} ORDER BY seq DESC LIMIT 1", run, run)
         if not rows:
-            raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
+            raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
         seq, body, first = rows[0]
         if not isinstance(parse(seq, body).typed, RunFinished | RunAbandoned):
             raise InvalidInput(f"run {run} has not ended: wait for it", code="audit.unfinished")

@@ -68,6 +68,7 @@ def mcp(models: tuple[str, ...], state: Any, tenant: str, **rest: Any) -> None:
         if (error.name or "").partition(".")[0] != "mcp":
             raise
         raise InvalidInput("MCP needs its SDK: install belljar[mcp]", code="mcp.extra") from None
+    from belljar.service.pages import DemoModel
     from belljar.service.tools import Offer
 
     caller = _User(options.user(), Tenant(tenant))
@@ -80,9 +81,12 @@ def mcp(models: tuple[str, ...], state: Any, tenant: str, **rest: Any) -> None:
     async def serve() -> None:
         read, write = _streams()
         async with (
-            Host(state=state, config=options.config_file(), prices=prices) as host,
+            Host(state=state, config=options.config_file(), prices=prices, models=[DemoModel()]) as host,
             Desk(host, _LIMITS, policies={policy.name: policy}, models=models) as desk,
         ):
+            for name in models:  # a client would hear no more than that it is our fault
+                terms = {"policy": policy, "backend": rest["backend"], "language": rest["language"]}
+                await host.vet(by=caller.name, tenant=caller.tenant, models=(name, name), references=(), **terms)
             service = McpService(desk, offer)
             try:
                 server = service.server(lambda _context: caller)

@@ -186,7 +186,7 @@ def _json_lines(texts: Iterable[str], label: str) -> Iterator[tuple[str, object]
             except (ValueError, RecursionError) as error:
                 why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
                 raise InvalidInput(
-                    f"{which} is not JSON ({why}); correct it, or leave out --jsonl to read the file as a text",
+                    f"{which} is not JSON ({why}); correct it, or take it as a text and not as lines of JSON",
                     code="context.not_json",
                 ) from None
 
@@ -204,7 +204,7 @@ def _lines(texts: Iterable[str], label: str) -> Iterator[str]:
         chars += len(rest)
         if chars > _LINE_CHARS_MAX:
             raise InvalidInput(
-                f"{label} has a line of over {_LINE_CHARS_MAX} characters; leave out --jsonl to take it as a text",
+                f"{label} has a line of over {_LINE_CHARS_MAX} characters; take it as a text and not as lines of JSON",
                 code="context.too_long",
                 limit=_LINE_CHARS_MAX,
                 observed=chars,

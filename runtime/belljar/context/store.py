@@ -389,7 +389,7 @@ class ContextStore:
         """
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput(
-                "a context is named by 64 lower-case hex digits; `belljar context ls` shows them",
+                "a context is named by 64 lower-case hex digits; list the contexts to find it",
                 code="context.bad_hash",
             )
         with self._access(), contextlib.ExitStack() as held:
@@ -786,9 +786,7 @@ def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
 
 
 def _unknown(ref: str) -> InvalidInput:
-    return InvalidInput(
-        f"there is no context {ref[:80]!r}; `belljar context ls` shows them all", code="context.unknown"
-    )
+    return InvalidInput(f"there is no context {ref[:80]!r}; list the contexts to find it", code="context.unknown")
 
 
 def _printable(name: str) -> str:

@@ -31,7 +31,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -69,6 +69,7 @@ from belljar.jobs.orders import (
 )
 from belljar.jobs.queue import FairQueue, Full
 from belljar.jobs.sittings import Sittings
+from belljar.jobs.words import told_result
 from belljar.jobs.work import Work, fault_of, limit_of
 from belljar.journal.tables import OrderRow
 from belljar.lifecycle import new_run_id
@@ -80,6 +81,7 @@ from belljar.tasks import stopped, to_the_end
 __all__ = ["Desk", "TenantLoad"]
 
 _log = logging.getLogger("belljar")
+_R = TypeVar("_R", Result, CellResult, AskResult)
 # How often it looks for what other processes ask of it, and for what has been kept long enough.
 TICK_S: Final = 1.0
 _PRUNE_S: Final = 600.0
@@ -101,6 +103,9 @@ class Desk:
     Args:
         policies: what a policy's name means besides presets; a name that it does not know is refused.
         models: names that the operator offers to all who order, even if they open a file of this host.
+
+    Attributes:
+        folders: paths of this host that no error names, once it is open.
     """
 
     def __init__(
@@ -139,7 +144,9 @@ class Desk:
         self._book = OrderBook(host.journal, owner=host.name, kept_s=limits.idem_s)
         self._found = Found(host.state.journal, host.keys)
         self._following = Following(self._found)
-        self._sittings = Sittings(host, limits, self._keep)
+        state = host.state
+        self.folders = tuple(sorted({str(state.root), str(state.contexts), str(state.images)}, key=len, reverse=True))
+        self._sittings = Sittings(host, limits, self._keep, self._told, self.folders)
         self._ticking = asyncio.create_task(self._tick())
         return self
 
@@ -322,14 +329,16 @@ class Desk:
             if not work.is_given_up:
                 state = self._state_of(work, await self._done(work))
         except Refusal as refusal:
-            state, work.error, work.limit = REFUSED, fault_of(refusal), limit_of(refusal)
+            _log.info("belljar: the run %s is refused: %s: %s", work.run, type(refusal).__name__, refusal)
+            state, work.error, work.limit = REFUSED, fault_of(refusal, self.folders), limit_of(refusal)
         except HostFault as fault:
-            state, work.error = "host_fault", fault_of(fault)
+            _log.error("belljar: the run %s failed: %s: %s", work.run, type(fault).__name__, fault)
+            state, work.error = "host_fault", fault_of(fault, self.folders)
         except asyncio.CancelledError:
             state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
         except Exception as error:
             _log.exception("belljar: the run %s ended with an unexpected error", work.run)
-            state, work.error = "host_fault", ErrorInfo(type(error).__name__, "an unexpected error: please report it")
+            state, work.error = "host_fault", fault_of(error, self.folders)
         finally:
             self._run_s += (time.monotonic() - began - self._run_s) / 8
             await to_the_end(self._settle(work, state))
@@ -361,8 +370,14 @@ class Desk:
         if work.is_replay:
             work.report = await self._replayed(work)
             return work.report.logged_status
-        work.result = await self._ordered(work)
+        work.result = self._told(work.run, await self._ordered(work))
         return work.result.status
+
+    def _told(self, run: str, result: _R) -> _R:
+        """What came of a run, in the words that are told outside; those of a fault of ours go to our own log."""
+        if result.status == "host_fault" and result.error is not None:
+            _log.error("belljar: the run %s failed: %s: %s", run, result.error.type, result.error.message)
+        return told_result(result, self.folders)
 
     async def _ordered(self, work: Work) -> Result:
         taken_over = await self._taken_over(work)
@@ -717,15 +732,17 @@ class Desk:
 
     async def execute(self, session: str, code: str, *, timeout_s: float | None = None) -> CellResult:
         """One cell. Raises NoSuchSession; Busy (`session.busy`) while another is under way; as `Session.execute`."""
-        return await self._sittings.use(session, lambda open_one: open_one.execute(code, timeout=timeout_s))
+        done = await self._sittings.use(session, lambda open_one: open_one.execute(code, timeout=timeout_s))
+        return self._told(session, done)
 
     async def ask(self, session: str, question: str, *, answer_schema: dict[str, Any] | None = None) -> AskResult:
         """One question. Raises as `execute`, and as `Session.ask`."""
         work = self._works.get(session)
         turn = None if work is None else work.hub.turn
-        return await self._sittings.use(
+        done = await self._sittings.use(
             session, lambda open_one: open_one.ask(question, answer_type=answer_schema, on_turn=turn)
         )
+        return self._told(session, done)
 
     async def close_session(self, session: str) -> Result:
         """End it, and what it is doing. Its result is also what `get` gives. Raises NoSuchSession."""

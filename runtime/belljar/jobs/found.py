@@ -22,7 +22,7 @@ from belljar.audit.trajectory import Absent, Answer, Cell, Trajectory
 from belljar.engine import Coverage, ErrorInfo, Limit, Result, RunUsage, Status
 from belljar.errors import ContentUnavailable, InvalidInput
 from belljar.identity import RunId, Tenant
-from belljar.jobs.orders import CANCELLING, INTERRUPTED, OPEN, REFUSED, RUNNING, NoSuchRun, OrderState, Page
+from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, OPEN, REFUSED, RUNNING, NoSuchRun, OrderState, Page
 from belljar.journal.tables import ORDERS, OrderRow
 from belljar.keys import Keys
 from belljar.ledger import Amounts
@@ -30,6 +30,8 @@ from belljar.ledger import Amounts
 __all__ = ["LIMIT_MAX", "Batch", "Found", "Wish", "check_page"]
 
 _STATUSES: Final = frozenset(get_args(Status))
+# Of orders that never became a run, those that had an error as long as they were in memory.
+_WITH_ERROR: Final = (CANCELLED, REFUSED, "host_fault")
 _S: Final = 10**9
 _COLUMNS: Final = ", ".join(ORDERS.columns)
 _ORDER: Final = f"SELECT {_COLUMNS} FROM orders WHERE run = ?"  # noqa: S608 (constants)
@@ -87,15 +89,17 @@ class Found:
     def whole(self, run: str) -> OrderState:
         """A run, with its result once it has ended. Raises as `state`."""
         state = self.state(run)
-        if state.is_open or state.started_ns is None or state.state == REFUSED:
+        if state.is_open:
             return state
+        if state.started_ns is None or state.state == REFUSED:
+            return _without_result(state)
         grown, ended = Trajectory(), None
         for record in records_below(self._log, run):
             grown.feed(record)
             if record.run == run and isinstance(record.typed, RunFinished):
                 ended = record
         if grown.run is None or ended is None or grown.run.status not in _STATUSES:
-            return state
+            return _without_result(state)
         with open_contents(self._log, self._keys) as contents:
             result, absent = _result(grown, ended, contents)
         return msgspec.structs.replace(state, error=result.error, limit=result.limit, result=result, absent=absent)
@@ -175,6 +179,13 @@ def _state(pages: Pages, run: str, row: OrderRow | None) -> OrderState | None:
         limit=limit,
         **fields,
     )
+
+
+def _without_result(state: OrderState) -> OrderState:
+    """What the log has no words for: why an order never became a run, and what became of a run that broke off."""
+    if state.state == INTERRUPTED:
+        return state if state.started_ns is None else msgspec.structs.replace(state, absent=("result",))
+    return msgspec.structs.replace(state, absent=("error",)) if state.state in _WITH_ERROR else state
 
 
 def _word(row: OrderRow | None, begun: RunStarted | None, end: object) -> str:

@@ -184,7 +184,8 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
         asked_ns, started_ns, ended_ns: when, in nanoseconds since the epoch; None where it is not known, or not yet.
         cost_nanousd: what it has cost so far, together with the runs below it.
         progress: while it runs in this process.
-        error, limit: why it was refused, or how it ended; the limit that was met.
+        error, limit: why it was refused, or how it ended; the limit that was met. Of a refused one the log has no
+            words: later `error` is absent, and the code of `limit` says why.
         result: once it has ended. What is not known of it any more is empty in it, and named in `absent`: of a run
             that ended a while ago, or in another process, there is what the log says and the kept contents have.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from belljar.engine import Result
@@ -42,12 +42,22 @@ class Sittings:
 
     Args:
         keep: is given each one that has ended.
+        told: makes of a run's result what is told outside; `folders` are paths that no error names.
     """
 
-    def __init__(self, host: Host, limits: DeskLimits, keep: Callable[[Work], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        limits: DeskLimits,
+        keep: Callable[[Work], None],
+        told: Callable[[str, Result], Result],
+        folders: Sequence[str],
+    ) -> None:
         self._host = host
         self._limits = limits
         self._keep = keep
+        self._told = told
+        self._folders = folders
         self._open: dict[str, _Sitting] = {}
 
     def __len__(self) -> int:
@@ -86,7 +96,7 @@ class Sittings:
         except BaseException as error:
             del self._open[work.run]
             if isinstance(error, Refusal | HostFault):
-                work.error = fault_of(error)
+                work.error = fault_of(error, self._folders)
             work.over(REFUSED if isinstance(error, Refusal) else "host_fault")
             raise
         self._used(sitting)
@@ -165,7 +175,8 @@ class Sittings:
         finally:
             self._open.pop(work.run, None)
             if not work.done.is_set():
-                work.result = None if sitting.session is None else sitting.session.result
+                result = None if sitting.session is None else sitting.session.result
+                work.result = None if result is None else self._told(work.run, result)
                 work.over("host_fault" if work.result is None else work.result.status)
                 self._keep(work)
         assert work.result is not None, "it was closed"

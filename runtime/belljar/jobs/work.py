@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Final, get_args
 
 import msgspec
 
 from belljar.engine import ErrorInfo, Limit, Result, Status
-from belljar.errors import Refusal
+from belljar.errors import QuotaExceeded, Refusal
 from belljar.host import Vetted
 from belljar.identity import RunId, Tenant, TraceParent
 from belljar.jobs.hub import Hub
@@ -23,6 +24,7 @@ from belljar.jobs.orders import (
     RegisteredContext,
     TextContext,
 )
+from belljar.jobs.words import told_words
 from belljar.replay import Replay
 from belljar.sources import ContextSource, Verbatim
 from belljar.streaming import ResultEvent
@@ -142,12 +144,14 @@ class Work:
         )
 
 
-def fault_of(error: BaseException) -> ErrorInfo:
-    """An error as a result has it: in one line."""
-    return ErrorInfo(type(error).__name__, str(error))
+def fault_of(error: Exception, folders: Iterable[str]) -> ErrorInfo:
+    """An error as a result has it: in one line, and in the words that are told outside."""
+    return ErrorInfo(type(error).__name__, told_words(error, folders))
 
 
 def limit_of(refusal: Refusal) -> Limit | None:
+    if isinstance(refusal, QuotaExceeded) and refusal.told is not None:
+        return None  # the numbers are somebody else's
     return None if refusal.limit is None else Limit.of(refusal.code, refusal.limit, refusal.observed)
 
 

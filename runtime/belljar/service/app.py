@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.routing import Route as StarletteRoute
 
@@ -18,8 +19,9 @@ from belljar.access import Authenticator
 from belljar.host import Host
 from belljar.jobs import Desk
 from belljar.service.api import ROUTES
+from belljar.service.front import anthropic, openai
 from belljar.service.guard import Guard
-from belljar.service.routes import Asking, Refused, Resource, Route, Service, whole_host
+from belljar.service.routes import Asking, Faults, Refused, Resource, Route, Service, whole_host
 from belljar.service.settings import ServiceSettings
 
 __all__ = ["Extra", "Make", "application"]
@@ -100,9 +102,21 @@ class _Unknown(Resource):
     def __init__(self, service: Service) -> None:
         super().__init__(service, "(unknown)", ())
 
-    def _other(self, method: str) -> Route:
+    def _other(self, request: Request) -> Route:
+        faults = _faults_for(request)
+
         async def tell(asking: Asking[Any, Any]) -> None:
             asking.stranger()
-            raise Refused("there is no such path; /v1/openapi.json names them all", code="route.unknown")
+            told = "there is no such path; /v1/openapi.json names them all"
+            if faults is not None:
+                told = "there is no such path: of such an API there are /v1/messages, /v1/chat/completions, /v1/models"
+            raise Refused(told, code="route.unknown")
 
-        return Route(method="OTHER", path=self.path, summary="", handler=tell, owner=whole_host)
+        return Route(method="OTHER", path=self.path, summary="", handler=tell, owner=whole_host, faults=faults)
+
+
+def _faults_for(request: Request) -> Faults | None:
+    """How the SDK of a provider, if one asks, expects to be told of an error: else it shows nothing but the status."""
+    if "anthropic-version" in request.headers:
+        return anthropic.FAULTS
+    return openai.FAULTS if "x-stainless-lang" in request.headers else None

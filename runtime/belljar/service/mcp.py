@@ -50,7 +50,7 @@ from belljar.errors import (
 from belljar.host import Host
 from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Busy, Desk
-from belljar.service.problems import retry_after
+from belljar.service.problems import retry_after, status_of
 from belljar.service.records import request_record
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
 from belljar.tasks import to_the_end
@@ -385,14 +385,14 @@ def _failed(error: BelljarError) -> _Failed:
             told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
             return _Failed("quota", error.code, told, *numbers, retry_after(error), status=429)
         case Refusal():
-            later = isinstance(error, Busy) or error.code == "run.interrupted"
-            status = 400 if isinstance(error, InvalidInput) else 503 if later else 403
+            later = error.code == "run.interrupted"
+            status = 503 if later else status_of(error)
             numbers = (error.limit, error.observed)
             return _Failed("refused", error.code, str(error), *numbers, retry_after(error), status=status)
         case ModelFailed():
             return _Failed("the model", "model.failed", "the model gave no answer: try again later", status=502)
         case _:
-            return _Failed("our side", "host.fault", _GENERIC)
+            return _Failed("our side", "host.fault", _GENERIC, status=status_of(error))
 
 
 def _failure(failed: _Failed) -> CallToolResult:

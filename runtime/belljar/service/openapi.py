@@ -68,7 +68,9 @@ def document(routes: Sequence[Route], *, title: str = "Belljar") -> dict[str, An
     schemas = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = made = _operation(route, schemas)
+        if route.method == "GET":
+            paths[route.path]["head"] = _head_of(made)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -136,6 +138,15 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
     return found
 
 
+def _head_of(get: dict[str, Any]) -> dict[str, Any]:
+    """HEAD, as every path that takes GET takes it: the same without a body."""
+    answers = {
+        status: {name: value for name, value in one.items() if name != "content"}
+        for status, one in get["responses"].items()
+    }
+    return {**get, "operationId": f"head_{get['operationId'].partition('_')[2]}", "responses": answers}
+
+
 def _operation_id(route: Route) -> str:
     words = [word for word in re.split(r"[/{}.:-]+", route.path.removeprefix("/v1")) if word]
     return "_".join([route.method.lower(), *words])
@@ -147,7 +158,7 @@ def _parts(route: Route) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": PARTS[name][1],
+            "description": f"{PARTS[name][1]} Whatever else stands there is not found: 404.",
             "schema": {"type": "string", "pattern": PARTS[name][0], "maxLength": 128},
         }
         for name in _PART.findall(route.path)

@@ -11,7 +11,6 @@ whatever looks like one is cut out of every text that leaves (`without_paths`).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -38,8 +37,9 @@ from belljar.errors import (
     Refusal,
     VerificationFailed,
 )
+from belljar.jobs.words import FAULTS, told_words, without_paths
 
-__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "without_paths"]
+__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -110,15 +110,6 @@ _BY_TYPE: Final[tuple[tuple[type[BelljarError], int], ...]] = (
     (ModelFailed, 502),
     (VerificationFailed, 500),
 )
-_FAULTS: Final[tuple[tuple[type[BelljarError], str, str], ...]] = (
-    (AuditUnavailable, "audit.unavailable", "the audit log cannot be used, so nothing is done; try again later"),
-    (LedgerUnavailable, "ledger.unavailable", "the quotas cannot be checked, so nothing is done; try again later"),
-    (BoxFault, "box.fault", "no box can be made on this host; try again later"),
-    (ModelFailed, "model.failed", "the model gave no answer; try again later"),
-    (VerificationFailed, "audit.unsound", "the audit log is not what was written; tell whoever runs this service"),
-    (GuestFault, "guest.fault", "the boxed program broke a rule, and was ended; change the program"),
-)
-_OUR_FAULT: Final = "something failed on our side; try again later, and name the request to whoever runs this service"
 _TITLES: Final[Mapping[int, str]] = {
     400: "The request is not valid HTTP or JSON",
     401: "Nobody proved who asks",
@@ -141,9 +132,6 @@ _TITLES: Final[Mapping[int, str]] = {
     502: "The model failed",
     503: "Not now",
 }
-# A path of this host: absolute, in whatever quotes. `/v1/...` is one of ours that everybody may know.
-_PATH: Final = re.compile(r"(?<![\w.:/<>-])(?:file://)?~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+")
-_ELSEWHERE: Final = "(a path of the host)"
 
 
 class Unfit(InvalidInput):
@@ -187,8 +175,8 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         now: from which a quota's next period is counted.
         folders: paths of this host that no answer has, besides whatever looks like one.
     """
-    status, code = _status(error), code_of(error)
-    told = without_paths(str(error), folders) if isinstance(error, Refusal) else _of_fault(error)
+    status, code = status_of(error), code_of(error)
+    told = told_words(error, folders)
     problem = Problem(
         type=f"urn:belljar:problem:{code}",
         title=_TITLES.get(status, "Refused"),
@@ -232,7 +220,7 @@ def code_of(error: Exception) -> str:
     """The stable word for an error."""
     if isinstance(error, Refusal):
         return error.code
-    return next((code for kind, code, _ in _FAULTS if isinstance(error, kind)), "internal")
+    return next((code for kind, code, _ in FAULTS if isinstance(error, kind)), "internal")
 
 
 def retry_after(error: Exception, now: datetime | None = None) -> int | None:
@@ -245,22 +233,11 @@ def retry_after(error: Exception, now: datetime | None = None) -> int | None:
     return None
 
 
-def without_paths(text: str, folders: Iterable[str] = ()) -> str:
-    """The text, with a few words in place of whatever is, or looks like, a path of this host."""
-    for folder in folders:
-        if len(folder) > 1:
-            text = re.sub(rf"{re.escape(folder)}[^\s'\"`,;:()<>]*", _ELSEWHERE, text)
-    return _PATH.sub(_ELSEWHERE, text)
-
-
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """The status of HTTP for an error."""
     if isinstance(error, Refusal):
         if (status := _BY_CODE.get(error.code)) is not None:
             return status
         if hasattr(error, "retry_after_s") and not isinstance(error, AccessThrottled | QuotaExceeded):
             return 503  # too much is under way already
     return next((status for kind, status in _BY_TYPE if isinstance(error, kind)), 500)
-
-
-def _of_fault(error: Exception) -> str:
-    return next((words for kind, _, words in _FAULTS if isinstance(error, kind)), _OUR_FAULT)

@@ -135,8 +135,7 @@ class Service:
         self.hooks = Hooks(host.journal, host.audit, host.keys, private=settings.hooks_private)
         self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
         self.observers: list[Callable[[str, int, float], None]] = []
-        state = host.state
-        self.folders = tuple(sorted({str(state.root), str(state.contexts), str(state.images)}, key=len, reverse=True))
+        self.folders = desk.folders
         self._present: Counter[str] = Counter()
 
     def enter(self, tenant: Tenant | None) -> str | None:
@@ -362,7 +361,7 @@ class Resource:
 
     async def answer(self, request: Request) -> Response:
         """What comes back, recorded. Nothing is raised but a cancellation."""
-        route = self.routes.get(request.method) or self._other(request.method)
+        route = self.routes.get(request.method) or self._other(request)
         asking: Asking[Any, Any] = Asking(self.service, request, route)
         request.scope["belljar.route"] = route.name
         response, code = await self._attempt(asking)
@@ -408,8 +407,9 @@ class Resource:
             demand(asking.who, route.action, asking.tenant)
         return await respond(route, await route.handler(asking))
 
-    def _other(self, method: str) -> Route:
+    def _other(self, request: Request) -> Route:
         """For a method that the path does not have."""
+        method = request.method
 
         async def tell(asking: Asking[Any, Any]) -> Response:
             if method == "OPTIONS":

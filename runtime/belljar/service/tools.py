@@ -510,7 +510,12 @@ async def _show_run(call: Call, wish: _Show) -> Shown:
     if (known := call.desk.known(run)) is not None and known.state == QUEUED:
         _check_known(call, run, known.tenant)
         return _not_begun(known)
-    return await asyncio.to_thread(_shown, call, run)
+    try:
+        return await asyncio.to_thread(_shown, call, run)
+    except NoSuchRun:
+        state = await call.desk.get(run)  # an order of which there never was a run
+        _check_known(call, run, state.tenant)
+        return _not_begun(state)
 
 
 def _check_known(call: Call, run: str, tenant: str) -> None:
@@ -527,7 +532,7 @@ def _not_begun(state: OrderState) -> Shown:
         run=state.run,
         tenant=state.tenant,
         started=None,
-        status=QUEUED,
+        status=state.state,
         root_model=state.model,
         sub_model=state.sub_model,
         policy=state.policy,

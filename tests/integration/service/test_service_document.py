@@ -13,7 +13,7 @@ from belljar.service.api import ROUTES
 from belljar.service.openapi import PARTS, document
 from belljar.service.routes import Nothing
 from tests.examples import examples
-from tests.integration.service.support import Client, Serving
+from tests.integration.service.support import Client, Serving, problem
 
 load_all_checks()
 _CHECKS = [
@@ -58,6 +58,22 @@ def test_every_route_is_in_it_with_its_parts_and_parameters() -> None:
             assert set(route.query.__struct_encode_fields__) <= names
         assert str(route.status) in operation["responses"]
         assert ("security" in operation) is (route.action is not None)
+        if route.method == "GET":  # as tus asks how far an upload got
+            head = found["paths"][route.path]["head"]
+            assert head["parameters"] == operation["parameters"]
+            assert not any("content" in one for one in head["responses"].values())
+    assert "Upload-Offset" in found["paths"]["/v1/uploads/{upload}"]["head"]["responses"]["200"]["headers"]
+
+
+@pytest.mark.parametrize("named", ["log", "sha256:" + "0" * 64, "0" * 63])
+def test_a_path_names_a_context_by_its_digest_and_whatever_else_is_not_found(admin: Client, named: str) -> None:
+    admin.post("/v1/contexts", json={"kind": "text", "name": "log", "text": "x"})
+    for path in ("", "/text", "/items"):
+        told = problem(admin.get(f"/v1/contexts/{named}{path}"), 404, "context.unknown")
+        assert told["detail"].startswith(f"there is no context '{named}': a path has the 64 hex digits")
+    parts = document(ROUTES)["paths"]["/v1/contexts/{context}"]["get"]
+    assert "404" in parts["parameters"][0]["description"]
+    assert "404" in parts["responses"]
 
 
 def test_objects_are_closed_and_unions_have_discriminators() -> None:
@@ -72,7 +88,7 @@ def test_whatever_is_asked_the_answer_is_one_of_those_that_the_document_has(serv
     schema = schemathesis.openapi.from_dict(admin.get("/v1/openapi.json").json())
     schema.config.update(base_url=service.url)
     operations: list[Any] = list(schema.get_all_operations())
-    assert len(operations) == len(ROUTES)
+    assert len(operations) == len(ROUTES) + sum(route.method == "GET" for route in ROUTES)
     for found in operations:
         _ask(found.ok(), service)
 
@@ -81,7 +97,7 @@ def _ask(operation: Any, service: Serving) -> None:
     key = {"Authorization": f"Bearer {service.key}"}
 
     @settings(
-        max_examples=_SLOW.get(operation.path, examples(_EXAMPLES)),
+        max_examples=2 if operation.method == "head" else _SLOW.get(operation.path, examples(_EXAMPLES)),
         deadline=None,
         derandomize=True,
         database=None,

@@ -218,6 +218,54 @@ def test_refusals_are_the_sdks_own_errors(service: Serving) -> None:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "What?"}])
 
 
+def test_what_an_answer_cannot_be_is_refused_and_not_passed_over(service: Serving) -> None:
+    ask = [{"role": "user", "content": "What?"}]
+    asked = {"model": MODEL, "messages": ask}
+    with gpt(service) as client:
+        with pytest.raises(openai.UnprocessableEntityError, match="one answer") as caught:
+            client.chat.completions.create(**asked, n=2)  # type: ignore[call-overload]
+        assert caught.value.code == "front.choices"
+        with pytest.raises(openai.UnprocessableEntityError, match="the answer is a text"):
+            client.chat.completions.create(**asked, response_format={"type": "json_object"})  # type: ignore[call-overload]
+        client.chat.completions.create(**asked, n=1, response_format={"type": "text"})  # type: ignore[call-overload]
+    schema = {"type": "json_schema", "schema": {"type": "object"}}
+    for more in ({"output_config": {"format": schema}}, {"output_format": schema}):
+        with (
+            claude(service) as client,
+            pytest.raises(anthropic.UnprocessableEntityError, match="the answer is a text"),
+        ):
+            client.messages.create(**asked, max_tokens=1, extra_body=more)  # type: ignore[call-overload]
+
+
+def test_of_a_path_that_there_is_not_each_sdk_shows_what_there_is(service: Serving) -> None:
+    ask = [{"role": "user", "content": "What?"}]
+    with gpt(service) as client:
+        with pytest.raises(openai.NotFoundError, match="there are /v1/messages"):
+            client.models.retrieve(MODEL)
+        with pytest.raises(openai.NotFoundError, match="there are /v1/messages"):
+            client.responses.create(model=MODEL, input="What?")
+    with claude(service) as client, pytest.raises(anthropic.NotFoundError, match="there are /v1/messages"):
+        client.messages.count_tokens(model=MODEL, messages=ask)  # type: ignore[arg-type]
+    with service.client() as admin:
+        problem(admin.get("/v1/responses"), 404, "route.unknown")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_stream_of_a_run_that_never_begins_ends_with_an_error(jar: Jar, path: str) -> None:
+    with serving(jar, models=[Oracle()], running=1) as service, service.client() as admin:
+        first = admin.post("/v1/runs", json={"code": "while True: pass"}).json()["run"]
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "What?"}], "stream": True, "max_tokens": 9}
+        with admin.stream("POST", path, json=body) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            (waits,) = admin.get("/v1/runs", params={"status": "queued"}).json()["runs"]
+            admin.delete(f"/v1/runs/{waits['run']}")
+            *_, last = [line for line in lines if line.startswith("data: ")]
+        told = json.loads(last.removeprefix("data: "))["error"]
+        assert (told["code"], told["message"][:12]) == ("run.cancelled", "cancelled by")
+        admin.delete(f"/v1/runs/{first}")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
 def test_a_caller_that_goes_away_ends_its_run(service: Serving, path: str, stream: bool) -> None:

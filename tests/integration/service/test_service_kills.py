@@ -85,7 +85,14 @@ def test_after_a_crash_a_key_is_for_the_same_body_and_pays_for_no_answer_twice(j
             await service.kill()
             await service.start()
             async with client(service, service.key) as http:
-                assert (await http.get(f"/v1/runs/{first['run']}")).json()["state"] == "interrupted"
+                broken = (await http.get(f"/v1/runs/{first['run']}")).json()
+                assert (broken["state"], broken["result"], broken["absent"]) == ("interrupted", None, ["result"])
+                events = (await http.get(f"/v1/runs/{first['run']}/events")).text
+                assert ("event: query" in events, events.count("event: end"), events.count('"interrupted"')) == (
+                    True,
+                    1,
+                    1,
+                )
                 changed = await ordered(http, asking("other"), "key")
                 assert (changed.status_code, changed.json()["code"]) == (409, "order.idem_conflict")
                 again = (await ordered(http, asking("k"), "key")).json()

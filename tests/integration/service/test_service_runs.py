@@ -107,8 +107,51 @@ def test_events_are_told_and_taken_up_again_where_they_broke_off(admin: Client) 
     assert whole[-1][2]["result"]["answer"] == 2
     for place, (number, _, _) in enumerate(whole):
         rest = admin.get(f"/v1/runs/{run}/events", headers={"last-event-id": str(number)})
-        assert list(told(iter(rest.text.splitlines()))) == whole[place + 1 :]
+        assert list(told(iter(rest.text.splitlines()))) == whole[place + 1 :] or place == len(whole) - 1
+    (end,) = told(iter(rest.text.splitlines()))
+    assert (end[1], end[2]["state"], end[2]["result"]) == ("end", "ok", None)
+    assert admin.get(f"/v1/runs/{run}/events", headers={"last-event-id": str(end[0])}).status_code == 204
     problem(admin.get(f"/v1/runs/{run}/events", headers={"last-event-id": "x"}), 422, "request.invalid")
+
+
+def test_whoever_follows_an_order_that_never_begins_is_told_that_it_ended(jar: Jar) -> None:
+    """One that is connected, one that comes later, and one that comes again, as a browser does by itself."""
+    with serving(jar, running=1, drain_s=0.1) as service, service.client() as client:
+        first, second, third = (client.post("/v1/runs", json=FOREVER).json()["run"] for _ in range(3))
+        with client.stream("GET", f"/v1/runs/{second}/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 1000"
+            client.delete(f"/v1/runs/{second}")
+            ((number, event, state),) = told(lines)
+        assert (event, state["run"], state["state"]) == ("end", second, "cancelled")
+        assert "cancelled by" in state["error"]["message"]
+        late = client.get(f"/v1/runs/{second}/events")
+        assert list(told(iter(late.text.splitlines()))) == [(number, event, state)]
+        again = client.get(f"/v1/runs/{second}/events", headers={"last-event-id": str(number)})
+        assert (again.status_code, again.content) == (204, b"")
+        heard: dict[str, list[tuple[int | None, str, Any]]] = {}
+
+        def listen(run: str) -> None:
+            with service.client() as other, other.stream("GET", f"/v1/runs/{run}/events") as stream:
+                lines = stream.iter_lines()
+                next(lines)
+                heard[run] = []
+                for one in told(lines):
+                    heard[run].append(one)
+
+        listening = [threading.Thread(target=listen, args=[run]) for run in (first, third)]
+        for one in listening:
+            one.start()
+        until(lambda: len(heard) == 2 and heard[first], what="one has begun, and both are heard")
+        service.end()
+        for one in listening:
+            one.join(PATIENCE_S)
+    assert (heard[first][-1][1], heard[first][-1][2]["result"]["status"]) == ("result", "killed")
+    assert [(event, state["state"]) for _, event, state in heard[third]] == [("end", "interrupted")]
+    with serving(jar) as again_there, again_there.client(service.key) as client:
+        for run, ended in ((second, "cancelled"), (third, "interrupted")):
+            ((_, event, state),) = told(iter(client.get(f"/v1/runs/{run}/events").text.splitlines()))
+            assert (event, state["state"]) == ("end", ended)
 
 
 def test_a_run_is_followed_while_it_lasts_and_ended(jar: Jar) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -38,6 +39,7 @@ _PAGE_CHARS_MAX = 256 * 1024
 _ITEMS_MAX = 1000
 _KEY_CHARS_MAX = 200
 _PLACE_MAX = 2**48
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -182,6 +184,12 @@ async def _add(asking: Asking[Any, NewText | NewJson]) -> Answer:
 
 async def _found(asking: Asking[Any, Any]) -> Document:
     asking.about = asking.params["context"]
+    if _DIGEST.fullmatch(asking.about) is None:
+        raise InvalidInput(
+            f"there is no context {asking.about[:80]!a}: a path has the 64 hex digits of its SHA-256, which "
+            "GET /v1/contexts?name=NAME tells",
+            code="context.unknown",
+        )
     reference = f"sha256:{asking.about}"
     return await asyncio.to_thread(asking.host.registered, reference, tenant=asking.named(asking.query.tenant))
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 from starlette.responses import Response
 
 from belljar.audit import Coverage, Receipt, coverage, records_below
@@ -23,9 +23,10 @@ from belljar.service.problems import Unfit
 from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, who_asks
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
-from belljar.streaming import StreamEvent
+from belljar.streaming import ResultEvent, StreamEvent
 
 __all__ = [
+    "END_ID",
     "ROUTES",
     "CoverageQuery",
     "EventsQuery",
@@ -42,6 +43,9 @@ _log = logging.getLogger("belljar.service")
 _WAIT_S_MAX: Final = 300
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)
 _ID: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+# Of the event that says that there is no more. It is the largest number that an id may be.
+END_ID: Final = 10**15 - 1
+_BYE: Final = b"event: bye\ndata: {}\n\n"  # without an id: whoever comes back goes on from the last one
 _RANGES_MAX: Final = 10_000
 _PREFER: Final = {"Prefer": f"`wait=SECONDS`, at most {_WAIT_S_MAX}: answer when the run has ended, or after that."}
 _MEDIA: Final[dict[Format, tuple[str, str]]] = {
@@ -151,7 +155,7 @@ def without_turns(state: OrderState) -> OrderState:
     """What the root model wrote repeats what was printed of the contexts: it goes only to who wants it."""
     if state.result is None or not state.result.turns_log:
         return state
-    return msgspec.structs.replace(state, result=msgspec.structs.replace(state.result, turns_log=()))
+    return structs.replace(state, result=structs.replace(state.result, turns_log=()))
 
 
 async def _ls(asking: Asking[RunsQuery, None]) -> RunPage:
@@ -206,14 +210,17 @@ async def _events(asking: Asking[EventsQuery, None]) -> Response:
     if told is not None and _ID.fullmatch(told) is None:
         raise Unfit("this is not the id of an event; send the last one that came", at="Last-Event-ID")
     after = asking.query.after if told is None else int(told)
-    found = asking.desk.events(asking.params["run"], after)
-    return events(_told(asking, found))
+    if after is not None and after >= END_ID:
+        return Response(status_code=204)  # by which a browser's EventSource knows that it need not come back
+    return events(_told(asking, asking.desk.events(asking.params["run"], after)))
 
 
 async def _told(
     asking: Asking[Any, Any], found: AsyncGenerator[tuple[int, StreamEvent], None]
 ) -> AsyncGenerator[bytes, None]:
-    """Each event as it comes, a sign of life in between, and a last word when the service stops.
+    """Each event as it comes, a sign of life in between, and a last word.
+
+    That is the run's result; or `end`, where there is none, or it was told before; or `bye` when the service stops.
 
     A stream may last for hours. So who listens is asked for again as often as there is a sign of life: one whose key
     was revoked meanwhile, or whose token has expired, hears no more.
@@ -237,10 +244,13 @@ async def _told(
                 event = coming.result()
                 coming = None
                 if event is None:
+                    yield await _end(asking)
                     return
                 yield await _event(*event)
+                if isinstance(event[1], ResultEvent):
+                    return
             elif stopping.done():
-                yield b"event: bye\ndata: {}\n\n"  # without an id: whoever comes back goes on from the last one
+                yield _BYE
                 return
             else:
                 yield b": still here\n\n"
@@ -250,6 +260,17 @@ async def _told(
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
         await found.aclose()
+
+
+async def _end(asking: Asking[Any, Any]) -> bytes:
+    """How the run ended, of which nothing more is told."""
+    state = await asking.desk.get(asking.params["run"])
+    if state.is_open:  # it is another process's, and this one stops
+        return _BYE
+    return b"id: %d\nevent: end\ndata: %b\n\n" % (
+        END_ID,
+        await encoded(structs.replace(state, result=None), is_line=True),
+    )
 
 
 async def _is_let_in(asking: Asking[Any, Any]) -> bool:
@@ -323,12 +344,13 @@ ROUTES = (
     Route(
         method="GET",
         path="/v1/runs/{run}/events",
-        summary="Follow a run, as server-sent events",
+        summary="Follow a run, as server-sent events, of which `result`, `end` or `bye` is the last",
         action="run.read",
         owner=of_run,
         handler=_events,
         query=EventsQuery,
         answer=bytes,
+        others={204: "`Last-Event-ID` is that of `end`: there is nothing more to come back for."},
         gives=("text/event-stream",),
         headers={"Last-Event-ID": "The last event that came: those behind it follow."},
     ),

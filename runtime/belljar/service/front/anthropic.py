@@ -16,7 +16,18 @@ from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
-__all__ = ["ROUTES", "ErrorDetail", "ErrorOut", "MessageIn", "MessageOut", "MessagesAsked", "TextBlock", "Tokens"]
+__all__ = [
+    "FAULTS",
+    "ROUTES",
+    "ErrorDetail",
+    "ErrorOut",
+    "MessageIn",
+    "MessageOut",
+    "MessagesAsked",
+    "OutputConfig",
+    "TextBlock",
+    "Tokens",
+]
 
 _KINDS: Final = {
     400: "invalid_request_error",
@@ -43,14 +54,26 @@ class MessageIn(msgspec.Struct, frozen=True):
     content: str | list[TextBlock]
 
 
+class OutputConfig(msgspec.Struct, frozen=True):
+    """How the answer is to be; there is no `format` but a text."""
+
+    format: dict[str, Any] | None = None
+
+
 class MessagesAsked(msgspec.Struct, frozen=True):
-    """A request as the Messages API has it. `model` is one of `/v1/models`. What is not here has no effect."""
+    """A request as the Messages API has it. `model` is one of `/v1/models`.
+
+    The answer is a text. What is not here has no effect: `max_tokens`, `stop_sequences` and sampling parameters bound
+    nothing.
+    """
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=1000)]
     system: str | list[TextBlock] = ""
     stream: bool = False
     tools: list[Any] = []
+    output_format: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -94,10 +117,19 @@ def _error(problem: Problem) -> ErrorOut:
     return ErrorOut(ErrorDetail(kind, problem.detail, problem.code), problem.request)
 
 
+FAULTS: Final = Faults(ErrorOut, _error)
+
+
 async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
+    form = body.output_format or (None if body.output_config is None else body.output_config.format)
+    if form is not None and form.get("type") != "text":
+        raise InvalidInput(
+            "the answer is a text: leave its format out, or order a run with `answer_schema` by POST /v1/runs",
+            code="front.format",
+        )
     system = "\n".join(one.text for one in said("system", body.system, "blocks"))
     conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
     run = await begun(asking, body.model, system, conversation)
@@ -134,6 +166,9 @@ async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGe
                 tokens = Tokens(usage.input_tokens, usage.output_tokens)
                 yield _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=tokens)
                 yield _event("message_stop")
+    except BelljarError as error:  # it never began
+        problem = problem_of(error, asking.id, folders=asking.service.folders)
+        yield _event("error", error=_error(problem).error)
     finally:
         await events.aclose()
 
@@ -155,6 +190,6 @@ ROUTES = (
         refuses=(404, 409, 502),
         headers=TRACEPARENT,
         gives=("application/json", "text/event-stream"),
-        faults=Faults(ErrorOut, _error),
+        faults=FAULTS,
     ),
 )

@@ -18,6 +18,7 @@ from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, 
 from belljar.streaming import ResultEvent
 
 __all__ = [
+    "FAULTS",
     "ROUTES",
     "ChatAsked",
     "ChatChoice",
@@ -28,6 +29,7 @@ __all__ = [
     "ChatReply",
     "ChatUsage",
     "Part",
+    "ResponseFormat",
     "StreamOptions",
 ]
 
@@ -54,14 +56,26 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """The form of the answer; `text` is the only one that there is."""
+
+    type: Annotated[str, Meta(max_length=40)]
+
+
 class ChatAsked(msgspec.Struct, frozen=True):
-    """A request as the Chat Completions API has it. `model` is one of `/v1/models`. The rest has no effect."""
+    """A request as the Chat Completions API has it. `model` is one of `/v1/models`.
+
+    There is one choice, a text. What is not here has no effect: `max_tokens`, `stop` and sampling parameters bound
+    nothing.
+    """
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1000)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     tools: list[Any] = []
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class ChatUsage(msgspec.Struct, frozen=True):
@@ -120,10 +134,20 @@ def _error(problem: Problem) -> ChatError:
     return ChatError(ChatFault(problem.detail, kind, problem.code, problem.at))
 
 
+FAULTS: Final = Faults(ChatError, _error)
+
+
 async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
+    if body.n not in (None, 1):
+        raise InvalidInput("a run gives one answer: leave `n` out, or ask as often", code="front.choices")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise InvalidInput(
+            "the answer is a text: leave `response_format` out, or order a run with `answer_schema` by POST /v1/runs",
+            code="front.format",
+        )
     pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
     system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
     conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
@@ -175,6 +199,9 @@ async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenera
                     usage = event.result.usage
                     yield chunk([], usage=_usage(usage.input_tokens, usage.output_tokens))
                 yield b"data: [DONE]\n\n"
+    except BelljarError as error:  # it never began
+        problem = problem_of(error, asking.id, folders=asking.service.folders)
+        yield b"data: %b\n\n" % msgspec.json.encode(_error(problem))
     finally:
         await events.aclose()
 
@@ -192,6 +219,6 @@ ROUTES = (
         refuses=(404, 409, 502),
         headers=TRACEPARENT,
         gives=("application/json", "text/event-stream"),
-        faults=Faults(ChatError, _error),
+        faults=FAULTS,
     ),
 )

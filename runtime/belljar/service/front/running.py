@@ -87,12 +87,15 @@ def answer_of(result: Result) -> str:
 
 
 async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent, None]:
-    """What the run does. Whoever stops listening before its end ends it."""
+    """What the run does. Whoever stops listening before its end ends it. Raises as `finished` where no result comes."""
     events, over = asking.desk.events(run), False
     try:
         async for _, event in events:
             over = isinstance(event, ResultEvent)
             yield event
+        if not over:
+            over = True
+            raise unanswered(await asking.desk.get(run))
     finally:
         if not over:  # whoever left is not waited for: here, everything that waits is cancelled again and again
             asking.desk.give_up(run, by=asking.by)

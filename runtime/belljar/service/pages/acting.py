@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from belljar.audit.export.view import Fact
 from belljar.engine import CellResult
 from belljar.identity import Language, Tenant
-from belljar.jobs import AskedAgain, AskedSession, Context, Desk, OrderState, RegisteredContext, TextContext
+from belljar.jobs import AskedAgain, AskedSession, Context, Desk, NoSuchRun, OrderState, RegisteredContext, TextContext
 from belljar.ledger import Period
 from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
@@ -35,13 +35,21 @@ class DeskQueue:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def ls(self, tenant: Tenant | None) -> list[Waiting]:
-        found = await self._desk.ls(tenant, status="queued", limit=_LISTED)
-        return [_waiting(state) for state in found.runs]
+    async def ls(
+        self, tenant: Tenant | None, status: str, model: str = "", after: str = ""
+    ) -> tuple[list[Waiting], str]:
+        found = await self._desk.ls(tenant, status=status, model=model or None, after=after or None, limit=_LISTED)
+        return [_waiting(state) for state in found.runs], found.after or ""
 
     async def get(self, run: str) -> Waiting | None:
         state = self._desk.known(run)
         return None if state is None else _waiting(state)
+
+    async def find(self, run: str) -> Waiting | None:
+        try:
+            return _waiting(await self._desk.get(run))
+        except NoSuchRun:
+            return None
 
     def takes_cells(self, run: str) -> bool:
         return any(one.session == run for one in self._desk.sessions(None))

@@ -49,6 +49,7 @@ from belljar.keys import Keys
 from belljar.ledger import Quota, Used
 from belljar.policy import load
 from belljar.service.pages.seams import (
+    ORDER_STATES,
     Checked,
     CheckpointRow,
     Compared,
@@ -121,8 +122,14 @@ class _Digest(msgspec.Struct, frozen=True):
 class Queue(Protocol):
     """Runs that were ordered, and that the log does not have yet."""
 
-    async def ls(self, tenant: Tenant | None) -> list[Waiting]:
-        """Of a tenant and those below it, or of all, the latest first; not more than a page has."""
+    async def ls(
+        self, tenant: Tenant | None, status: str, model: str = "", after: str = ""
+    ) -> tuple[list[Waiting], str]:
+        """Those of a tenant and below it, or of all, in this state, the latest first; and the cursor of more."""
+        ...
+
+    async def find(self, run: str) -> Waiting | None:
+        """One that was ordered, whether it is known here or not."""
         ...
 
     async def get(self, run: str) -> Waiting | None:
@@ -265,15 +272,27 @@ class HostReader:
     def _signed(self) -> int:
         return int(self._ask(_SIGNED)[0][0]) if _is_there(self._log) else 0
 
-    async def waiting(self, visitor: Visitor) -> list[Waiting]:
-        return [] if self._queue is None else await self._queue.ls(visitor.tenant)
+    async def waiting(self, visitor: Visitor, wanted: RunFilter) -> tuple[list[Waiting], str]:
+        """Orders that the list of runs does not have: those that wait, unless another state is wanted."""
+        if self._queue is None or (wanted.tenant and not visitor.sees(wanted.tenant)):
+            return [], ""
+        tenant = Tenant(wanted.tenant) if wanted.tenant else visitor.tenant
+        found, older = await self._queue.ls(tenant, wanted.status or "queued", wanted.model, wanted.before)
+        if wanted.status in ORDER_STATES or not wanted.status:
+            return found, older
+        # Of the others those that never began; the log has the rest.
+        return [one for one in found if not await asyncio.to_thread(self._has_begun, one.run)], older
 
     async def waits(self, visitor: Visitor, run: str) -> Waiting | None:
         """The order of a run of which the log has nothing: it is queued, its box is being built, or it never began."""
-        found = None if self._queue is None else await self._queue.get(run)
-        if found is None or not visitor.sees(found.tenant) or await asyncio.to_thread(self._has_begun, run):
+        if self._queue is None:
             return None
-        return found
+        found = await self._queue.get(run)
+        if await asyncio.to_thread(self._has_begun, run):
+            return None
+        if found is None:
+            found = await self._queue.find(run)
+        return found if found is not None and visitor.sees(found.tenant) else None
 
     def _has_begun(self, run: str) -> bool:
         return _is_there(self._log) and next(records(self._log, run), None) is not None

@@ -42,7 +42,17 @@ from belljar.policy import presets
 from belljar.service.pages import rendering, views
 from belljar.service.pages.reading import NOT_THERE, USES_RUNS_MAX
 from belljar.service.pages.rendering import HEADERS, STATIC
-from belljar.service.pages.seams import Actions, Again, Asked, ContextRow, Reader, RunFilter, Visitor
+from belljar.service.pages.seams import (
+    ORDER_STATES,
+    Actions,
+    Again,
+    Asked,
+    ContextRow,
+    Reader,
+    RunFilter,
+    RunsPage,
+    Visitor,
+)
 from belljar.service.problems import retry_after
 from belljar.service.settings import DEMO
 
@@ -70,7 +80,7 @@ _CHECKPOINTS: Final = 10
 _VIEW_CHARS: Final = 20_000
 _CHOICES: Final = 200
 # As a run may be filtered by: under way, how it ended, what came of a replay, and what the log says of a dead host's.
-_STATUSES: Final = ("running", *get_args(Status), "diverged", "incomplete", "unfinished", "abandoned")
+_STATUSES: Final = (*ORDER_STATES, "running", *get_args(Status), "diverged", "incomplete", "unfinished", "abandoned")
 # Models that are a file of this host, or somebody's run.
 _OF_FILES: Final = ("scripted:", "replay:")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -322,8 +332,15 @@ class _Pages:
                 for name in RunFilter.__struct_fields__
             }
         )
-        found = await self._reader.runs(visitor, wanted, limit=_RUNS)
-        waiting = [] if wanted.before else await self._reader.waiting(visitor)
+        of_orders = wanted.status in ORDER_STATES
+        if of_orders:
+            waiting, older = await self._reader.waiting(visitor, wanted)
+            found = RunsPage(runs=[], older=older)
+        else:
+            found = await self._reader.runs(visitor, wanted, limit=_RUNS)
+            waiting = []
+            if not wanted.before and wanted.status in ("", "host_fault"):
+                waiting, _ = await self._reader.waiting(visitor, wanted)
         spent = []
         if visitor.may("quota.read", visitor.tenant):
             spent = views.days(await self._reader.history(visitor, _seen(visitor, wanted.tenant)), self._clock())

@@ -7,7 +7,7 @@ what it says of a thing that does not exist, so nobody learns what others have.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from belljar.identity import Tenant
 from belljar.ledger import Quota, Used
 
 __all__ = [
+    "ORDER_STATES",
     "Actions",
     "Again",
     "Asked",
@@ -79,6 +80,10 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
+# States of an order that are none of a run in the log, by which runs may be filtered, too.
+ORDER_STATES: Final = ("queued", "interrupted", "cancelled", "refused")
+
+
 class RunFilter(_View, frozen=True):
     """What a run has to be; empty is whatever. `before` is where the page begins: behind the run of that id."""
 
@@ -106,7 +111,7 @@ class RunRow(_View, frozen=True):
 
 
 class Waiting(_View, frozen=True):
-    """A run that was ordered and of which the log has nothing yet.
+    """A run that was ordered: the log has nothing of it yet, or never will, or more than is told here.
 
     Attributes:
         place: how many are before it.
@@ -328,7 +333,7 @@ class Reader(Protocol):
 
     async def runs(self, visitor: Visitor, wanted: RunFilter, *, limit: int) -> RunsPage: ...
     async def run(self, visitor: Visitor, run: str, *, part: int) -> RunPage: ...
-    async def waiting(self, visitor: Visitor) -> list[Waiting]: ...
+    async def waiting(self, visitor: Visitor, wanted: RunFilter) -> tuple[list[Waiting], str]: ...
     async def waits(self, visitor: Visitor, run: str) -> Waiting | None: ...
     async def tenant_of(self, visitor: Visitor, run: str) -> Tenant: ...
     async def proof(self, visitor: Visitor, run: str) -> Proof: ...

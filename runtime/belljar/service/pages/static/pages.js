@@ -80,7 +80,7 @@
         soon(EVERY_MS);
       };
       source.onmessage = () => soon(LEAST_MS);
-      const KINDS = ["turn", "cell", "output", "query", "read", "refusal", "child", "canary", "missed", "result", "state", "bye"];
+      const KINDS = ["turn", "cell", "output", "query", "read", "refusal", "child", "canary", "missed", "result", "end", "bye"];
       for (const kind of KINDS) source.addEventListener(kind, () => soon(LEAST_MS));
     }
     soon(EVERY_MS);
