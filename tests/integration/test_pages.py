@@ -408,16 +408,22 @@ def test_every_page_fits_its_screen_and_who_cannot_see_or_point_can_use_it(
         assert [one for one in seen.complaints if "404" not in one] == []
 
 
+def follow(page: Page, link: str) -> None:
+    """Click what leads to another page, and wait for that."""
+    with page.expect_navigation():
+        page.click(link)
+
+
 def test_without_javascript_every_page_can_be_read_and_the_forms_work(browser: Browser, served: Served) -> None:
     with window(browser, served, None, java_script_enabled=False) as (page, _):
         page.goto(served.path("/runs/{run}"))
         page.fill("input[name=key]", ADMIN)
-        page.click("button.main")
+        follow(page, "button.main")
         assert page.locator("#r0c0 > .in > .text pre").first.is_visible()
         assert not page.locator("#proof").is_visible()
         page.goto(served.path("/runs"))
         page.fill("input[name=tenant]", "beta")
-        page.click("text=Filter")
+        follow(page, "text=Filter")
         assert page.locator("tbody tr").count() == 1
         assert page.locator(".spark path").count() == 2
         page.goto(served.path("/tenants?tenant=acme/alice"))
@@ -425,8 +431,8 @@ def test_without_javascript_every_page_can_be_read_and_the_forms_work(browser: B
         page.click("text=The last 30 days as a table")
         assert page.locator("#history tbody tr").count() == 30
         page.goto(served.path("/contexts?tenant=acme/alice"))
-        page.click("text=outage.log")
-        page.click("text=after >> nth=0")
+        follow(page, "text=outage.log")
+        follow(page, "text=after >> nth=0")
         assert "characters 20,000–40,000" in page.locator("main").inner_text()
         page.goto(served.path("/audit"))
         page.locator(".record summary").first.click()
