@@ -665,7 +665,7 @@ def test_a_run_whose_text_was_pasted_is_done_again_with_what_is_given_instead(br
             page.locator("#compared").wait_for()
             assert word in page.locator("#compared").inner_text()
         assert "first difference, recorded" in page.locator("#compared").inner_text()
-        assert [one for one in seen.complaints if "409" not in one] == []
+        assert [one for one in seen.complaints if "400" not in one] == []
 
 
 def test_the_playground_keeps_a_box_open_for_more_cells(browser: Browser, place: Jar) -> None:
@@ -881,7 +881,7 @@ def test_a_tenants_limits_are_set_and_its_use_is_shown(browser: Browser, served:
         page.fill("input[name=cost_nanousd]", "one dollar")
         page.click("text=Set the limits of acme/alice")
         page.locator("[role=alert]", has_text="one dollar").wait_for()
-        assert [one for one in seen.complaints if "409" not in one] == []
+        assert [one for one in seen.complaints if "400" not in one] == []
     served.do(served.host.quotas.set("acme/alice", "day", calls=100, cost_nanousd=10**9))
 
 
