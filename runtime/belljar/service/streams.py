@@ -19,7 +19,6 @@ _WAITING_MAX: Final = 4
 _PIECE_BYTES: Final = 64 * 1024
 # Of whole runs and logs, at a time.
 READINGS_MAX: Final = 8
-_THREADS: Final = ThreadPoolExecutor(READINGS_MAX, thread_name_prefix="belljar reading")
 
 
 def events(told: AsyncGenerator[bytes, None]) -> StreamingResponse:
@@ -72,7 +71,9 @@ async def _read(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> 
         else:
             put(None)
 
-    thread = _THREADS.submit(work)
+    threads = ThreadPoolExecutor(1, thread_name_prefix="belljar reading")
+    thread = threads.submit(work)
+    threads.shutdown(wait=False)  # once it is done
     try:
         while (one := await queue.get()) is not None:
             if isinstance(one, BaseException):
