@@ -379,19 +379,19 @@ class Desk:
             _log.error("belljar: the run %s failed: %s: %s", run, result.error.type, result.error.message)
         return told_result(result, self.folders)
 
-    async def _ordered(self, work: Work) -> Result:
-        taken_over = await self._taken_over(work)
-        ticket = Ticket(
+    def _ticket(self, work: Work, **more: Any) -> Ticket:
+        """For its run, whose start and end are written together with the order's."""
+        return Ticket(
             run=work.run,
             by=work.by,
             begun=self._book.begins(work.run),
             ended=lambda status: self._book.ends(work.run, lambda: self._state_of(work, status)),
-            feed=work.hub,
-            tape=None if taken_over is None else taken_over.tape,
-            fork=None if taken_over is None else taken_over.fork,
-            seed=None if taken_over is None else taken_over.seed,
-            tools=() if taken_over is None else taken_over.tools,
+            **more,
         )
+
+    async def _ordered(self, work: Work) -> Result:
+        taken_over = await self._taken_over(work)
+        ticket = self._ticket(work, feed=work.hub, **({} if taken_over is None else taken_over._asdict()))
         asked = work.shown()
         return await self.host.ordered(
             ticket,
@@ -409,13 +409,7 @@ class Desk:
 
     async def _replayed(self, work: Work) -> Replay:
         assert work.again is not None, "it is a replay"
-        host = self.host
-        ticket = Ticket(
-            run=work.run,
-            by=work.by,
-            begun=self._book.begins(work.run),
-            ended=lambda status: self._book.ends(work.run, lambda: self._state_of(work, status)),
-        )
+        host, ticket = self.host, self._ticket(work)
         async with self._replaying:
             try:
                 async with Replays(host.state, host.environ, host=host) as replays:

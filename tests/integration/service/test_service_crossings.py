@@ -27,7 +27,7 @@ from belljar.service.api.runs import END_ID
 from belljar.testing import FakeModel
 from tests.integration.service.support import Client, Serving, problem, serving
 from tests.integration.service.test_service_runs import WAIT, told
-from tests.integration.service.test_service_uploads import TEXT, begun, offset_of, sent
+from tests.integration.service.test_service_uploads import TEXT, announced, begun, offset_of, sent
 from tests.integration.support import PATIENCE_S, Jar, until
 from tests.unit.test_access_oidc import RSA, Issuer, jwk, settings, token
 
@@ -270,16 +270,7 @@ def test_an_upload_that_broke_off_and_went_on_to_a_wrong_digest_leaves_nothing_a
 def _break_off(service: Serving, client: Client, place: str) -> int:
     """Announce all of it, send half, and go away once some of it is kept. Returns how far it got."""
     with closing(socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])))) as opened:
-        lines = [
-            f"PATCH {place} HTTP/1.1",
-            "host: 127.0.0.1",
-            f"authorization: Bearer {service.key}",
-            "tus-resumable: 1.0.0",
-            "upload-offset: 0",
-            "content-type: application/offset+octet-stream",
-            f"content-length: {len(LONG)}",
-        ]
-        opened.sendall("\r\n".join([*lines, "", ""]).encode() + LONG[: len(LONG) // 2])
+        opened.sendall(announced(service, place, len(LONG)) + LONG[: len(LONG) // 2])
         until(lambda: offset_of(client, place) > 0, what="something has arrived")
     until(lambda: sent(client, place, offset_of(client, place), b"").status_code == 204, what="it is let go of")
     offset = offset_of(client, place)

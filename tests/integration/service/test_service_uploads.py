@@ -32,6 +32,20 @@ def sent(client: Client, place: str, offset: int, data: bytes) -> httpx2.Respons
     return client.patch(place, content=data, headers=headers)
 
 
+def announced(service: Serving, place: str, size: int) -> bytes:
+    """The head of a request that will send an upload from its beginning."""
+    lines = [
+        f"PATCH {place} HTTP/1.1",
+        "host: 127.0.0.1",
+        f"authorization: Bearer {service.key}",
+        "tus-resumable: 1.0.0",
+        "upload-offset: 0",
+        "content-type: application/offset+octet-stream",
+        f"content-length: {size}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 def offset_of(client: Client, place: str) -> int:
     answer = client.head(place, headers=TUS)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -59,16 +73,7 @@ def test_what_came_before_a_connection_broke_is_kept_and_gone_on_with(service: S
         place = begun(client)
         port = int(service.url.rpartition(":")[2])
         with closing(socket.create_connection(("127.0.0.1", port))) as opened:
-            lines = [
-                f"PATCH {place} HTTP/1.1",
-                "host: 127.0.0.1",
-                f"authorization: Bearer {service.key}",
-                "tus-resumable: 1.0.0",
-                "upload-offset: 0",
-                "content-type: application/offset+octet-stream",
-                f"content-length: {len(TEXT)}",
-            ]
-            opened.sendall("\r\n".join([*lines, "", ""]).encode() + TEXT[:150_000])
+            opened.sendall(announced(service, place, len(TEXT)) + TEXT[:150_000])
             until(lambda: opened.send(b"") == 0, what="it is sent")
         until(lambda: offset_of(client, place) > 0, what="something has arrived")
         until(lambda: _is_free(client, place), what="the one that broke has let go of it")
