@@ -446,7 +446,7 @@ def test_a_connection_that_breaks_in_a_commit_neither_loses_nor_doubles_it(
 
 def test_where_it_cannot_be_found_out_the_round_fails_and_its_end_is_owed(url: str, cutter: Cutter) -> None:
     async def main() -> None:
-        async with hosts(through(url, cutter), patience_s=0.5) as [host]:
+        async with hosts(through(url, cutter), patience_s=3.0) as [host]:
             await host.open_run()
             await host.warm()
             cutter.cut("after")
@@ -466,7 +466,7 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(postgres: Postgres, ur
     waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
     async def main() -> None:
-        async with hosts(url, patience_s=0.5) as [host]:
+        async with hosts(url, patience_s=3.0) as [host]:
             await host.open_run()
             await host.warm()
             sql(url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
