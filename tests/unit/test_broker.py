@@ -178,7 +178,7 @@ def test_a_request_between_two_cells_is_refused_and_not_punished(tmp_path: Path)
                 assert (await refused(here, message, body)).failure.code == "cell.over"
             await here.say(Output(1, "stdout"), b"late")
             assert here.broker.cell is not None
-            assert here.broker.cell.stdout == b""
+            assert here.broker.cell.output == (b"", b"")
             assert model.requests == []
             assert [data["asked"] for data in await here.data("request.refused")] == [
                 "read",
@@ -220,7 +220,7 @@ def test_output_counts_for_the_cell_that_it_names_while_that_runs(tmp_path: Path
             await here.say(Output(1, "stdout"), b"late")
             await here.say(Output(2, "stdout"), b"of the second")
             assert here.broker.cell is not None
-            assert here.broker.cell.stdout == b"of the second"
+            assert here.broker.cell.output == (b"of the second", b"")
             assert "cell 3, which has not begun" in await violates(here, Output(3, "stdout"), b"early")
             for _ in range(4):
                 await here.say(Output(1, "stdout"), b"late")
@@ -1288,23 +1288,28 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
 
 def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
     async def test() -> None:
-        policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 16 * 1024})
+        policy = policy_with(limits={"output_bytes": 16, "output_flood_bytes": 16 * 1024})
         async with world(tmp_path, policy=policy) as here:
             await here.in_cell()
             cell = here.broker.cell
             assert cell is not None
             await here.say(Output(1, "stdout"), b"12345")
             await here.say(Output(1, "stderr"), b"abc")
-            seen = [cell.truncated]
-            await here.say(Output(1, "stdout"), b"67890")
-            await here.say(Output(1, "stderr"), b"def")
-            assert (bytes(cell.stdout), bytes(cell.stderr)) == (b"1234567", b"abc")
-            assert [*seen, cell.truncated] == [False, True]
-            assert cell.output_bytes == 16
+            await here.say(Output(1, "stdout"), b"67890---")
+            assert (cell.output, cell.truncated) == ((b"1234567890---", b"abc"), False)
+            await here.say(Output(1, "stderr"), b"d")
+            assert (cell.output, cell.truncated) == ((b"1234567890--\n[... bytes not kept: 1 ...]\n", b"abcd"), True)
+            for piece in (b"efghijk", b"l", b"m"):
+                await here.say(Output(1, "stderr"), piece)
+            assert cell.output == (
+                b"1234567890-\n[... bytes not kept: 2 ...]\n",
+                b"abc\n[... bytes not kept: 8 ...]\nlm",
+            )
+            assert cell.output_bytes == 26
             await here.say(DONE)
-            assert [data["output_bytes"] for data in await here.data("cell.finished")] == [16]
+            assert [data["output_bytes"] for data in await here.data("cell.finished")] == [26]
             await here.broker.begin("pass")
-            await here.say(Output(1, "stdout"), b"x" * 10)
+            await here.say(Output(1, "stdout"), b"x" * 16)
             assert here.broker.cell is not None
             assert not here.broker.cell.truncated
 

@@ -59,6 +59,19 @@ def test_output_one_byte_at_a_time_is_seen_once_in_each_cell(tmp_path: Path) -> 
     drive(test())
 
 
+def test_output_that_is_not_kept_is_looked_at_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(models={"canaries": (KEY, LURE)}, limits={"output_bytes": 16})
+        async with world(tmp_path, policy=policy) as here:
+            await here.in_cell()
+            await here.say(Output(1, "stdout"), b"x" * 100 + LURE[:4].encode())
+            await here.say(Output(1, "stdout"), LURE[4:].encode() + b"y" * 100)
+            await here.say(Done(1, "ok", None))
+            assert await seen(here) == [(1, "output", 2)]
+
+    drive(test())
+
+
 @pytest.mark.parametrize(
     "done",
     [

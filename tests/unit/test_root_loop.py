@@ -69,6 +69,9 @@ class FakeBox:
         match code.split():
             case ["print", *words]:
                 return cell(stdout=" ".join(words) + "\n")
+            case ["flood"]:
+                kept = "first " * 10_000 + "[... bytes not kept: 2,000,000 ...]" + " last" * 10_000
+                return msgspec.structs.replace(cell(stdout=kept), truncated=True, output_bytes=2_110_000)
             case ["fail"]:
                 return cell("error", error=ErrorInfo("ValueError", "no", 1, "Traceback ...\nValueError: no"))
             case ["refused"]:
@@ -325,6 +328,13 @@ def test_what_one_turn_adds_is_bounded() -> None:
     run = work("".join(block(f"print {'y' * 30_000}") for _ in range(50)), END)
     assert len(run.told[0].shown) < 21_000
     assert "of 30,001 characters not shown" in run.told[0].shown
+
+
+def test_of_output_that_was_not_kept_it_is_shown_the_beginning_and_the_end() -> None:
+    shown = work(block("flood"), END).told[0].shown
+    assert "first first" in shown
+    assert "last last\n</output" in shown
+    assert "The output had 2,110,000 bytes; those in the middle are gone" in shown
 
 
 def test_thinking_and_white_space_are_not_sent_back() -> None:

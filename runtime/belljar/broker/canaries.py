@@ -1,14 +1,14 @@
 """Texts that are not to turn up (`models.canaries`): planted where no honest program finds or repeats them.
 
 Four places are looked at: what a program sends to a model or host tool, what comes back (a root model's replies, too),
-the answer that counts, and what is kept of a cell's output, its traceback included. What is found is a record in the
+the answer that counts, and a cell's output, its traceback included. What is found is a record in the
 log, once for each cell, place and text, so that a program that repeats one does not fill the log. The record has the
 text's number in the policy's list and never the text. With `on_canary = "end"` the run ends then and there, as denied:
 what was looked at is not sent, given to the program or counted as an answer. The refusal is none that the program hears
 of, so whoever turns refusals into replies lets it through (`ends_run`).
 
-Output comes in pieces, and a text may be cut between two. So with each piece the end of what is already there is looked
-at again, one byte less than the longest text has. One search looks for all texts; only where it finds something does it
+Output comes in pieces, and a text may be cut between two. So with each piece the end of what came before is looked at
+again, one byte less than the longest text has. One search looks for all texts; only where it finds something does it
 matter which. Above a size it is done off the event loop (`heavy`), and RE2 leaves the interpreter to other threads.
 """
 
@@ -47,6 +47,8 @@ class Canaries:
         self._tail_bytes = max((len(form.encode()) for text in texts for form in forms_of(text)), default=1) - 1
         # The last cell in which each was seen, by place and number.
         self._seen: dict[tuple[Place, int], int] = {}
+        # The cell that printed last, and how each of its streams ends so far.
+        self._before: tuple[int, dict[str, bytes]] = (0, {})
 
     @cached_property
     def _each(self) -> list[Expression]:
@@ -73,10 +75,15 @@ class Canaries:
                 code="models.on_canary",
             )
 
-    async def look_at_output(self, kept: bytearray, new: int, cell: int) -> None:
-        """The same of a cell's output, whose last `new` bytes have just come."""
-        if self._any is not None and new:
-            await self.look("output", [bytes(kept[-new - self._tail_bytes :])], cell)
+    async def look_at_output(self, stream: str, piece: bytes, cell: int) -> None:
+        """The same of the next piece of what a cell prints."""
+        if self._any is None:
+            return
+        if self._before[0] != cell:
+            self._before = (cell, {})
+        text = self._before[1].get(stream, b"") + piece
+        self._before[1][stream] = text[max(len(text) - self._tail_bytes, 0) :]
+        await self.look("output", [text], cell)
 
     def _found(self, anything: Expression, texts: Sequence[bytes | memoryview | str]) -> list[int]:
         """The numbers of what is in them."""

@@ -2,20 +2,59 @@
 
 Whether something came in time is judged by the clock, never by what the event loop happened to look at first: the host
 may stall for longer than a cell lasts, and then both the cell's end and the end of its time are waiting to be handled.
+
+Of its output as much is kept as the policy says (`limits.output`), of both streams together. Of more than that the
+beginning is kept and the end, which is where a program says how it came out: the last `_TAIL_SHARE` of that limit,
+half of it for each stream, with a line between the two that says how much is gone. What a program prints in tiny
+pieces costs no more than the same in one: the end is trimmed only when it is twice as long as it may be.
 """
 
 from __future__ import annotations
 
+from typing import Final as Const
 from typing import Literal
 
 from belljar.policy import Limits
 from belljar.protocol import CellError, Done, Final, Output
 
-__all__ = ["Cell"]
+__all__ = ["Cell", "Stream"]
+
+Stream = Literal["stdout", "stderr"]
+
+_TAIL_SHARE: Const = 1 / 4
+
+
+class _Printed:
+    """One stream: its first bytes, as many as there was room for, its last ones, and how many there were."""
+
+    def __init__(self, tail_max: int) -> None:
+        self._tail_max = tail_max
+        self._tail = bytearray()
+        self.head = bytearray()
+        self.count = 0
+
+    def write(self, data: bytes, room: int) -> None:
+        self.count += len(data)
+        self.head += data[:room]
+        self._tail += data[room:]
+        if len(self._tail) > 2 * self._tail_max:
+            del self._tail[: len(self._tail) - self._tail_max]
+
+    @property
+    def tail(self) -> bytearray:
+        """The last bytes of those that came when there was no room."""
+        return self._tail[max(len(self._tail) - self._tail_max, 0) :]
+
+    def kept(self, less: int) -> bytes:
+        """What is kept, its first part by `less` bytes shorter."""
+        head, tail = bytes(self.head[: len(self.head) - less]), bytes(self.tail)
+        lost = self.count - len(head) - len(tail)
+        between = f"\n[... bytes not kept: {lost:,} ...]\n".encode() if lost else b""
+        return head + between + tail
 
 
 class Cell:
-    """The transcript of one cell. Output beyond the policy's limit is counted, not kept.
+    """The transcript of one cell. Output beyond the policy's limit is counted, and its beginning and end are kept.
 
     `began`, `deadline` and `ended` are on the run's monotonic clock, in seconds; `ended` is None until it is over.
     `wall_s` is the time that it may take; the run may leave it less.
@@ -31,20 +70,33 @@ class Cell:
         self.cut: str | None = None
         # It was sent an interrupt.
         self.interrupted = False
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self.output_bytes = 0
         # Why its answer is not what was asked for.
         self.misfit = ""
         self.answer: Final | None = None
         self.answer_body = b""
         self.done: Done | None = None
         self.traceback = ""
-        self._limits = limits
+        self._output_max = limits.output_bytes
+        tail_max = int(limits.output_bytes * _TAIL_SHARE / 2)
+        self._printed: dict[Stream, _Printed] = {"stdout": _Printed(tail_max), "stderr": _Printed(tail_max)}
+
+    @property
+    def output_bytes(self) -> int:
+        """How much it printed, kept or not."""
+        return sum(printed.count for printed in self._printed.values())
 
     @property
     def truncated(self) -> bool:
-        return self.output_bytes > len(self.stdout) + len(self.stderr)
+        return self.output_bytes > self._output_max
+
+    @property
+    def output(self) -> tuple[bytes, bytes]:
+        """What is kept of stdout and stderr, with a line where something is not."""
+        streams = self._printed.values()
+        over = sum(len(printed.head) + len(printed.tail) for printed in streams) - self._output_max
+        longer = max(streams, key=lambda printed: len(printed.head))
+        stdout, stderr = (printed.kept(max(over, 0) if printed is longer else 0) for printed in streams)
+        return stdout, stderr
 
     @property
     def late(self) -> bool:
@@ -55,19 +107,11 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
-    def written(self, stream: Literal["stdout", "stderr"]) -> bytearray:
-        """What is kept of one stream so far."""
-        return self.stdout if stream == "stdout" else self.stderr
-
     def write(self, output: Output, data: bytes) -> bytes:
-        """Keep what fits, and return it; once the cell is over, its output no longer changes."""
-        if self.done is not None:
-            return b""
-        self.output_bytes += len(data)
-        room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
-        kept = data[: max(room, 0)]
-        self.written(output.stream).extend(kept)
-        return kept
+        """Keep what fits. Returns what of it belongs to the first bytes that fit, for who watches it come."""
+        room = max(self._output_max - sum(len(printed.head) for printed in self._printed.values()), 0)
+        self._printed[output.stream].write(data, room)
+        return data[:room]
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done

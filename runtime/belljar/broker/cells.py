@@ -129,11 +129,12 @@ class Cells:
         if output.cell > self.count:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
         # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
-        if self.last is not None and output.cell == self.last.number:
-            kept = self.last.write(output, body)
-            await self._canaries.look_at_output(self.last.written(output.stream), len(kept), output.cell)
-            if kept and self.printed is not None:
-                self.printed(output.cell, output.stream, kept)
+        # Once a cell is over, its output no longer changes.
+        if self.last is not None and output.cell == self.last.number and self.last.done is None:
+            first = self.last.write(output, body)
+            await self._canaries.look_at_output(output.stream, body, output.cell)
+            if first and self.printed is not None:
+                self.printed(output.cell, output.stream, first)
         self._flood.charge(len(body))
 
     async def done(self, done: Done, body: bytes) -> None:
@@ -153,7 +154,7 @@ class Cells:
         await self._note(finished, kept)
 
     async def _output(self, cell: Cell) -> Kept:
-        texts = (bytes(cell.stdout), bytes(cell.stderr), cell.traceback)
+        texts = (*cell.output, cell.traceback)
         return await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts)
 
     async def _log_answer(self, final: Final, body: bytes, cell: Cell) -> None:

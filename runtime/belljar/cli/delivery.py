@@ -57,10 +57,9 @@ def deliver(result: Result, write: Callable[[], None], state: State, *, quiet: b
 
 def _tell_cut(result: Result) -> None:
     if result.truncated:
-        kept = len(result.stdout.encode()) + len(result.stderr.encode())
         tell(
-            f"output: kept {kept} of {result.output_bytes} bytes: print less, or use a policy with a larger `output` "
-            "under [limits]"
+            f"output: only the beginning and the end of {result.output_bytes} bytes are kept: print less, or use a "
+            "policy with a larger `output` under [limits]"
         )
 
 

@@ -335,7 +335,7 @@ class Box:
             answer = given(final, body)
             return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
 
-        return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
+        return await off_loop(len(body) + cell.output_bytes, result)
 
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns.

@@ -376,13 +376,10 @@ def _said(one: Ran, found: Found, word: str, chars_max: int) -> str:
 def _output(cell: CellResult, word: str, chars_max: int) -> list[str]:
     output = cell.stdout + (f"\n[stderr]\n{cell.stderr}" if cell.stderr else "")
     text = cut(output, chars_max).rstrip("\n") or "(nothing was printed)"
-    if not cell.truncated:
-        rest = ["Print a part of it to see the rest."] if len(output) > chars_max else []
-        return [f"<output {word}>", text, f"</output {word}>", *rest]
-    # The end of what was kept is not the end of what was printed.
-    text = output[:chars_max].rstrip("\n")
-    lost = f"The output had {cell.output_bytes:,} bytes, of which only the beginning is shown: print less at once."
-    return [f"<output {word}>", text, f"</output {word}>", lost]
+    rest = ["Print a part of it to see the rest."] if len(output) > chars_max else []
+    if cell.truncated:
+        rest = [f"The output had {cell.output_bytes:,} bytes; those in the middle are gone: print less at once."]
+    return [f"<output {word}>", text, f"</output {word}>", *rest]
 
 
 def _hint(one: Ran, found: Found) -> str:

@@ -320,10 +320,11 @@ def cell_result(
     wall_s: float,
     answer: str | msgspec.Raw | None,
 ) -> CellResult:
+    stdout, stderr = cell.output
     return CellResult(
         status=status,
-        stdout=text_of(cell.stdout, "replace"),
-        stderr=text_of(cell.stderr, "replace"),
+        stdout=text_of(stdout, "replace"),
+        stderr=text_of(stderr, "replace"),
         truncated=cell.truncated,
         output_bytes=cell.output_bytes,
         error=error,
