@@ -486,7 +486,7 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
     async def go() -> None:
         policy = policy_of()
         if how == "deadline":
-            limits = msgspec.structs.replace(policy.limits, cell_wall_s=8.0, grace_s=0.1)
+            limits = msgspec.structs.replace(policy.limits, cell_wall_s=12.0, grace_s=0.1)
             policy = msgspec.structs.replace(policy, limits=limits)
         async with Runtime(policy, state=jar.at, environ={}, language="python") as runtime:
             running = asyncio.create_task(runtime.execute(code, model=model))
