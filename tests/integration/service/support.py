@@ -17,11 +17,12 @@ from belljar import Host
 from belljar.access import Role
 from belljar.access.throttle import Throttle
 from belljar.models import Model
+from belljar.service import readiness
 from belljar.service.server import Ready, serve
 from belljar.service.settings import ServiceSettings
 from tests.integration.support import PATIENCE_S, Jar
 
-__all__ = ["Client", "Serving", "connected", "head", "hold_up_for_long", "problem", "serving"]
+__all__ = ["Client", "Serving", "connected", "head", "hold_up_for_long", "problem", "serving", "take_time_to_look"]
 
 
 class Serving:
@@ -116,6 +117,11 @@ def serving(
 def hold_up_for_long(patch: pytest.MonkeyPatch) -> None:
     """Whoever has failed too often stays held up, however long a busy machine takes for the rest of the test."""
     patch.setitem(Throttle.__init__.__kwdefaults__ or {}, "each_s", 3600.0)
+
+
+def take_time_to_look(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks whether the service is ready hears of its parts however long a busy machine makes a first box."""
+    patch.setattr(readiness, "_ASK_S", PATIENCE_S)
 
 
 def connected(service: Serving) -> socket.socket:
