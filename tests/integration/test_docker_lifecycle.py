@@ -465,8 +465,9 @@ def test_forty_runs_leave_no_container_no_thread_and_no_descriptor(jar: Jar, doc
 # -------------------------------------------------------------------------------------------- where groups are not seen
 
 
-def test_an_account_from_the_daemon_s_words_alone(jar: Jar, dock: Dock) -> None:
+def test_an_account_from_the_daemon_s_words_alone(jar: Jar, dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the daemon is on another machine: its process numbers mean nothing here."""
+    monkeypatch.setattr("belljar.sandbox.docker.account._LAST_S", HANG_S)  # it is asked until it answers
 
     async def main() -> None:
         daemon = Daemon(dock.host)
