@@ -42,7 +42,7 @@ import psutil
 __all__ = ["CONTROL_GROUPS", "PROGRAMS", "PrivateDaemon", "Unavailable", "adopting_nobody", "answers"]
 
 # A start takes about a second; a machine under load may need more.
-START_S = 60.0
+START_S = 180.0
 # dockerd gives a box that ignores SIGTERM 10 s, and itself 5 more.
 STOP_S = 20.0
 KILL_S = 30.0

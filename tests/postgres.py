@@ -32,7 +32,8 @@ import asyncpg
 
 __all__ = ["Postgres", "Unavailable", "sql"]
 
-START_S = 60.0
+# Also of a new server, on a disk where others flush.
+START_S = 180.0
 STOP_S = 120.0
 # Debian puts every version's programs into a folder of their own.
 PROGRAMS = Path("/usr/lib/postgresql")
@@ -243,11 +244,11 @@ class _Keeper:
                 "belljar",
                 "-R",
             ]
-            subprocess.run([*copy, "-c", "fast"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            subprocess.run([*copy, "-c", "fast", "--no-sync"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
             return
         command: list[str | Path] = [self._programs / "initdb", "-D", data, "-U", "belljar", "-A", "trust"]
         subprocess.run(
-            [*command, "-E", "UTF8", "--locale=C", "--no-instructions"],
+            [*command, "-E", "UTF8", "--locale=C", "--no-instructions", "--no-sync"],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,

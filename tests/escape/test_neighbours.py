@@ -78,7 +78,7 @@ print(json.dumps({
 LEARNT = re.compile(r"^\| `(\w+)` \| (jail|jail and Docker|everywhere) \| \S", re.MULTILINE)
 SECURITY = Path(__file__).resolve().parents[2] / "SECURITY.md"
 # A neighbour's reads of a few hundred bytes take well below a millisecond on an idle machine.
-LATENCY_S = 0.05
+LATENCY_S = 0.1
 
 
 class Broken:
@@ -181,7 +181,7 @@ def test_a_flood_does_not_hold_up_a_neighbour(escapes: Escapes, flood: str) -> N
         assert (await session.execute("x = context[:200]")).status == "ok"
         return time.monotonic() - started
 
-    async def side_by_side() -> tuple[float, float]:
+    async def side_by_side() -> tuple[float, float, float]:
         runtime = await escapes.runtime("python")
         async with runtime.session(context=CONTEXT) as neighbour, runtime.session(context=CONTEXT) as flooder:
             alone = [await measure(neighbour) for _ in range(20)]
@@ -189,11 +189,12 @@ def test_a_flood_does_not_hold_up_a_neighbour(escapes: Escapes, flood: str) -> N
             await asyncio.sleep(0.1)
             taken = [await measure(neighbour) for _ in range(20)]
             await flooding
-            return statistics.median(alone), statistics.median(taken)
+            alone += [await measure(neighbour) for _ in range(20)]  # others may have come or gone meanwhile
+            return statistics.median(alone[:20]), statistics.median(alone[20:]), statistics.median(taken)
 
-    alone, beside = escapes.drive(side_by_side())
-    # On a machine that others keep busy both are longer.
-    assert beside < LATENCY_S + 10 * alone
+    before, after, beside = escapes.drive(side_by_side())
+    # On a machine that others keep busy all are longer.
+    assert beside < LATENCY_S + 10 * max(before, after)
 
 
 @pytest.mark.parametrize("pair", load_pairs(), ids=lambda pair: pair.name)

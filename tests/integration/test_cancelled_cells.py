@@ -99,8 +99,8 @@ def test_the_next_cell_has_its_own_result_and_the_variables(jar: Jar, code: str)
                 await cancelled(await held(jar, session, code))
                 asked = model.asked
                 assert ends(jar) == [(1, "ok"), (2, "killed")]  # before the cancellation got out
-                # Of an answered call the end is written later; what is read stays reserved.
-                await asyncio.to_thread(until, lambda: jar.open_reservations() == 1, what="the calls are settled")
+                # Of an answered call the end is written later; what is read stays reserved, for some seconds.
+                await asyncio.to_thread(until, lambda: jar.open_reservations() <= 1, what="the calls are settled")
                 for number in (3, 4):
                     cell = await session.execute(f"print('cell {number}', x)")
                     assert (cell.status, cell.stdout, cell.answer) == ("ok", f"cell {number} 1\n", None)

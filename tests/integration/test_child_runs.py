@@ -246,9 +246,10 @@ FINAL([tried, header["op"], header["failure"]["code"]])
 
 @pytest.mark.parametrize("language", ["python", "restricted"])
 def test_a_program_is_told_what_it_and_its_children_have_read_and_shown_and_nothing_of_others(
-    jar: Jar, language: Language
+    jar: Jar, language: Language, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child's ranges are those of its part; what its parent read and showed before of that part is not told."""
+    monkeypatch.setattr("belljar.broker.shown._LOOK_S", PATIENCE_S)  # what is traced so far is all
     programs = {
         "x": "before = coverage()\n"
         "reply = llm_query('Read: ' + context[1000:2000])\n"
@@ -486,7 +487,7 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
     async def go() -> None:
         policy = policy_of()
         if how == "deadline":
-            limits = msgspec.structs.replace(policy.limits, cell_wall_s=8.0, grace_s=0.1)
+            limits = msgspec.structs.replace(policy.limits, cell_wall_s=12.0, grace_s=0.1)
             policy = msgspec.structs.replace(policy, limits=limits)
         async with Runtime(policy, state=jar.at, environ={}, language="python") as runtime:
             running = asyncio.create_task(runtime.execute(code, model=model))

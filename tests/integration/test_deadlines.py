@@ -22,7 +22,7 @@ def with_limits(**values: Any) -> Policy:
 
 def test_the_run_ends_between_two_cells_when_its_time_is_up(jar: Jar) -> None:
     async def main() -> None:
-        policy = with_limits(run_wall_s=4.0, cell_wall_s=4.0)
+        policy = with_limits(run_wall_s=8.0, cell_wall_s=8.0)
         async with Runtime(policy, state=jar.at) as runtime:
             async with runtime.session() as session:
                 assert (await session.execute("x = 1")).status == "ok"

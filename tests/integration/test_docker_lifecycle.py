@@ -273,6 +273,18 @@ def test_a_paused_box_is_still_ended(jar: Jar, dock: Dock) -> None:
     assert drive(main()).status == "timeout"
 
 
+def test_a_box_that_was_paused_goes_on_where_it_was(jar: Jar, dock: Dock) -> None:
+    async def main() -> list[str]:
+        async with runtime_on(dock.host, jar) as runtime, runtime.session() as session:
+            statuses = [(await session.execute("x = 1")).status]
+            (box,) = dock.running()
+            await asyncio.to_thread(dock.client.pause, box)
+            await asyncio.to_thread(dock.client.unpause, box)
+            return [*statuses, (await session.execute("assert x == 1")).status]
+
+    assert drive(main()) == ["ok", "ok"]
+
+
 # ----------------------------------------------------------------------------------------- what comes out, what goes in
 
 WRITERS = {
@@ -453,8 +465,9 @@ def test_forty_runs_leave_no_container_no_thread_and_no_descriptor(jar: Jar, doc
 # -------------------------------------------------------------------------------------------- where groups are not seen
 
 
-def test_an_account_from_the_daemon_s_words_alone(jar: Jar, dock: Dock) -> None:
+def test_an_account_from_the_daemon_s_words_alone(jar: Jar, dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the daemon is on another machine: its process numbers mean nothing here."""
+    monkeypatch.setattr("belljar.sandbox.docker.account._LAST_S", HANG_S)  # it is asked until it answers
 
     async def main() -> None:
         daemon = Daemon(dock.host)

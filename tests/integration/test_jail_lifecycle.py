@@ -372,6 +372,24 @@ def test_a_box_killed_from_outside_is_a_verdict(jar: Jar) -> None:
     asyncio.run(main())
 
 
+def test_a_box_that_was_stopped_goes_on_where_it_was(jar: Jar) -> None:
+    """As when the machine sleeps, or the container of all this is paused: also where it waits for the next cell."""
+
+    async def main() -> list[str]:
+        async with Runtime("dev", state=jar.at, language="python", environ={}) as runtime, runtime.session() as session:
+            statuses = [(await session.execute("x = 1")).status]
+            boxes = [box for child in psutil.Process().children() for box in child.children()]
+            for box in boxes:
+                await soon(lambda: box.status() == psutil.STATUS_SLEEPING, "it waits")  # noqa: B023
+                box.suspend()
+                await soon(lambda: box.status() == psutil.STATUS_STOPPED, "it is stopped")  # noqa: B023
+                box.resume()
+            assert boxes
+            return [*statuses, (await session.execute("assert x == 1")).status]
+
+    assert asyncio.run(main()) == ["ok", "ok"]
+
+
 def test_a_box_killed_from_outside_says_so(image: Image) -> None:
     async def body(jail: Jail) -> None:
         async with opened(jail) as talk:

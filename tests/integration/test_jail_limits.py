@@ -252,7 +252,7 @@ def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
 
 def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
     async def go() -> tuple[list[str], Result]:
-        policy = str(small(jar, 'run_wall = "5 s"\ncell_wall = "4 s"\n[models]\ncall_wall = "5 s"'))
+        policy = str(small(jar, 'run_wall = "8 s"\ncell_wall = "7 s"\n[models]\ncall_wall = "8 s"'))
         async with Runtime(policy, state=jar.at, language="python", environ={}) as runtime:
             async with runtime.session() as session:
                 statuses: list[str] = [(await session.execute("import time\ntime.sleep(1.5)")).status]
@@ -263,7 +263,7 @@ def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
     statuses, result = asyncio.run(go())
     assert (statuses, result.status) == (["ok", "timeout"], "timeout")
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("limits.run_wall", 5000)
+    assert (result.limit.code, result.limit.limit) == ("limits.run_wall", 8000)
 
 
 # ------------------------------------------------------------------------------------------------------- limits: output

@@ -608,7 +608,7 @@ def test_sessions_are_few_for_each_tenant_and_closed_when_nobody_uses_them(
     jar: Jar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("belljar.jobs.desk.TICK_S", 0.05)
-    limits = DeskLimits(sessions=3, sessions_per_tenant=2, session_idle_s=20.0)
+    limits = DeskLimits(sessions=3, sessions_per_tenant=2, session_idle_s=45.0)
 
     async def go() -> None:
         async with desk_of(jar, limits=limits) as desk:
@@ -619,7 +619,7 @@ def test_sessions_are_few_for_each_tenant_and_closed_when_nobody_uses_them(
             assert of_tenant.value.code == "sessions.tenant"
             cell = asyncio.create_task(desk.execute(used, HANGS))
             await until(lambda: of(desk, "cell.started"))
-            pass_time(21.0)
+            pass_time(46.0)
             await state(desk, unused, "ok")
             assert [(one.session, one.busy) for one in desk.sessions(None)] == [(used, True)]
             await desk.close_session(used)
@@ -653,13 +653,15 @@ def test_draining_lets_runs_end_kills_what_is_left_and_interrupts_what_waits(jar
             hangs = await code(desk, HANGS)
             await until(lambda: gate.asked and len(desk.host.live()) == 2 and of(desk, "cell.started"))
             waits = await code(desk, "1", idem="k")
-            draining = asyncio.create_task(desk.drain(1.0))
+            draining = asyncio.create_task(desk.drain(PATIENCE_S))
             await until(lambda: desk.is_draining)
             with pytest.raises(Busy) as caught:
                 await code(desk, "1")
             assert caught.value.code == "service.draining"
             await state(desk, waits, "interrupted")
             gate.open.set()
+            await state(desk, ends, "ok")
+            pass_time(PATIENCE_S)
             await draining
             assert [(await desk.get(run)).state for run in (ends, hangs, waits)] == ["ok", "interrupted", "interrupted"]
             rows = [await desk._book.row(run) for run in (ends, hangs, waits)]

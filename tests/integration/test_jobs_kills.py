@@ -37,7 +37,7 @@ def asking(word: str, **more: Any) -> Asked:
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    return asyncio.run(asyncio.wait_for(work, 3 * PATIENCE_S))  # what waits in vain inside says so before
 
 
 class Serving:

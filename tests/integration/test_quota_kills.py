@@ -178,6 +178,7 @@ def test_sixteen_processes_that_are_killed_at_any_moment_pass_no_limit(tmp_path:
             if number % 25 == 24:
                 closed += asyncio.run(close_the_runs_of(dead, path))[0]
             alive.update([children.child(now)])
+        until(lambda: total(path, "used_calls") > LIMIT, what="more calls were made than one day has")
         for pid in alive.values():
             kill(pid)
     last, problems = asyncio.run(close_the_runs_of({*dead, *alive}, path))

@@ -168,7 +168,7 @@ def test_a_host_that_stays_up_settles_what_a_killed_one_left(jar: Jar, monkeypat
     def kill_one() -> None:
         running = jar.start("exec", program, "--context", text, "--language", "python")
         until(lambda: jar.records("context.read"), what="the program runs")
-        assert jar.open_reservations(of_boxes=True) == 4
+        until(lambda: jar.open_reservations(of_boxes=True) == 4, what="both have a box and a portion")
         running.signal(signal.SIGKILL)
         running.wait()
         until(lambda: jar.records("run.abandoned"), what="it was settled")
@@ -176,7 +176,8 @@ def test_a_host_that_stays_up_settles_what_a_killed_one_left(jar: Jar, monkeypat
     async def main() -> None:
         async with belljar.Runtime(state=jar.at) as runtime, runtime.session() as session:
             await asyncio.to_thread(kill_one)
-            assert jar.open_reservations(of_boxes=True) == 2  # ours: its box and a portion
+            ours = "ours has its box and a portion"  # between two portions it has both
+            await asyncio.to_thread(until, lambda: jar.open_reservations(of_boxes=True) == 2, what=ours)
             assert (await session.execute("print(1)")).stdout == "1\n"
 
     asyncio.run(main())

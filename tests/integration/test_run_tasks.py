@@ -89,7 +89,7 @@ ENDS: dict[tuple[str, Callable[..., Coroutine[Any, Any, Any]]], str] = {
 
 def policy() -> Policy:
     standard = load("standard")
-    limits = msgspec.structs.replace(standard.limits, cell_wall_s=3.0, grace_s=0.5)
+    limits = msgspec.structs.replace(standard.limits, cell_wall_s=6.0, grace_s=0.5)
     return msgspec.structs.replace(standard, limits=limits)
 
 

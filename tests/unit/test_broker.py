@@ -51,6 +51,7 @@ from belljar.testing import FakeModel
 from belljar.wire import encode
 from tests.unit.audit_events import made
 from tests.unit.broker_fakes import RUN, World, drive, policy_with, reply, world
+from tests.waiting import PATIENCE_S
 
 ASCII = "0123456789" * 500
 # One to four bytes a character, and longer than one stretch of the index.
@@ -1600,7 +1601,11 @@ async def covered(here: World, number: int = 99) -> tuple[Covered, list[tuple[in
     return said[0], [*struct.iter_unpack("<QQ", said[1])]
 
 
-def test_coverage_tells_what_was_read_and_shown_so_far_and_of_lists_only_how_much(tmp_path: Path) -> None:
+def test_coverage_tells_what_was_read_and_shown_so_far_and_of_lists_only_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.broker.shown._LOOK_S", PATIENCE_S)  # what is traced so far is all
+
     async def test() -> None:
         parts = ["The first text, long enough. ", "The second text, long enough. ", "The third text, long enough. "]
         one, two, three = map(len, parts)

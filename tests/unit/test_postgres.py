@@ -90,6 +90,14 @@ class Host:
     async def open_run(self, run: RunId = R1, limits: Limits = FREE) -> None:
         await self.ledger.open_run(run, ACME, run_limits=FREE, tenant_limits=limits)
 
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """So long it waits for a new connection inside: what succeeds before and after has all the time it needs."""
+        with pytest.MonkeyPatch.context() as patch:
+            for waiting in (self.store, self.store._server):
+                patch.setattr(waiting, "_patience_s", seconds)
+            yield
+
     async def spend(self, run: RunId = R1) -> None:
         await self.ledger.settle(await self.ledger.reserve(run, ONE, now=NOON, dispatched=True), ONE)
 
@@ -416,7 +424,7 @@ def test_a_connection_that_breaks_in_a_commit_neither_loses_nor_doubles_it(
 ) -> None:
     async def main() -> None:
         # The late COMMIT holds the lock until the server ends its transaction: half of the patience.
-        async with hosts(through(url, cutter), patience_s=2.0) as [host]:
+        async with hosts(through(url, cutter), patience_s=6.0) as [host]:
             await host.open_run()
             await host.warm()
             if at is is_commit:
@@ -446,12 +454,13 @@ def test_a_connection_that_breaks_in_a_commit_neither_loses_nor_doubles_it(
 
 def test_where_it_cannot_be_found_out_the_round_fails_and_its_end_is_owed(url: str, cutter: Cutter) -> None:
     async def main() -> None:
-        async with hosts(through(url, cutter), patience_s=3.0) as [host]:
+        async with hosts(through(url, cutter)) as [host]:
             await host.open_run()
             await host.warm()
             cutter.cut("after")
             real, cutter._server = cutter._server, Path("/nonexistent")
-            with pytest.raises(LedgerUnavailable, match="whether a commit took place cannot be found out"):
+            message = "whether a commit took place cannot be found out"
+            with pytest.raises(LedgerUnavailable, match=message), host.patience(1.0):
                 await host.ledger.reserve(R1, ONE, now=NOON)
             cutter._server = real
             assert (await host.ledger.balance("acme", "total")).held == Amounts()
@@ -581,12 +590,12 @@ def test_a_database_without_a_log_has_none(url: str) -> None:
 
 def test_a_server_that_was_restarted_is_written_on(postgres: Postgres, url: str) -> None:
     async def main() -> None:
-        async with hosts(url, patience_s=1.0) as [host]:
+        async with hosts(url) as [host]:
             await host.open_run()
             await host.warm()
             postgres.stop()
             try:
-                with pytest.raises(LedgerUnavailable, match="the server cannot be reached"):
+                with pytest.raises(LedgerUnavailable, match="the server cannot be reached"), host.patience(1.0):
                     await host.ledger.reserve(R1, ONE, now=NOON)
             finally:
                 postgres.start()
@@ -866,9 +875,9 @@ def test_a_host_that_comes_back_after_its_runs_were_closed_does_not_settle_again
 @pytest.mark.parametrize("how", ["stop_between_statements", "stop_inside_a_statement"])
 def test_a_host_that_is_stopped_inside_a_transaction_does_not_stop_the_others(url: str, how: str) -> None:
     async def main() -> None:
-        async with hosts(url, patience_s=2.0) as [host]:
+        async with hosts(url, patience_s=6.0) as [host]:
             await host.open_run()
-            with Child(url, "stopped", how, 2.0) as stopped:
+            with Child(url, "stopped", how, 3.0) as stopped:
                 assert stopped.said() == "stopping"
                 await host.spend()  # after the other's transaction has been ended
                 stopped.process.send_signal(signal.SIGCONT)

@@ -504,12 +504,15 @@ def test_limits_are_set_for_ten_thousand_tenants_in_linear_time(path: Path) -> N
             assert {tenant: limits and limits.calls for tenant, limits in found.items()} == {
                 f"t{number}/a": number for number in range(10_000)
             }
-            began = time.process_time()
-            await here.quotas.set("t77/a", "day", calls=1)
-            assert time.process_time() - began < took[0] / 10
+            one: list[float] = []
+            for calls in range(3):  # in one of them no garbage is collected
+                began = time.process_time()
+                await here.quotas.set("t77/a", "day", calls=calls)
+                one.append(time.process_time() - began)
+            assert min(one) < took[0] / 10
             assert await here.quotas.check() == []
         report = verify(log)
-        assert (report.records, report.problems) == (10_001, [])
+        assert (report.records, report.problems) == (10_003, [])
 
     asyncio.run(main())
 

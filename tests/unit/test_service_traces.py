@@ -33,7 +33,7 @@ from belljar.service.traces import Traces
 from belljar.testing import FakeModel, register_toy, toy_policy
 from tests import journals
 from tests.unit.collectors import Collector
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SECRET = "a very secret question"
 
@@ -53,6 +53,18 @@ async def ask(host: Host) -> str:
     return str(result.run)
 
 
+@pytest.fixture
+def all_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in the end is sent, however long a busy machine takes."""
+    monkeypatch.setattr(belljar.service.traces, "_CLOSE_S", PATIENCE_S)
+
+
+@pytest.fixture
+def often(all_sent: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(belljar.service.traces, "LOOK_S", 0.02)
+
+
+@pytest.mark.usefixtures("all_sent")
 def test_a_run_s_spans_come_as_it_ends_without_what_was_said(tmp_path: Path) -> None:
     async def go(url: str) -> tuple[str, list[LogRead]]:
         async with Host(state=tmp_path, environ={}) as host:
@@ -75,6 +87,7 @@ def test_a_run_s_spans_come_as_it_ends_without_what_was_said(tmp_path: Path) -> 
     assert [(read.by, read.of) for read in reads] == [("telemetry", [run])]
 
 
+@pytest.mark.usefixtures("all_sent")
 def test_what_was_said_is_in_the_spans_where_the_operator_asks_for_it(tmp_path: Path) -> None:
     async def go(url: str) -> None:
         async with Host(state=tmp_path, environ={"BELLJAR_KEYS": str(tmp_path / "keys")}) as host:
@@ -132,11 +145,6 @@ def by_id(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def has_turn_1(collector: Collector) -> bool:
     return any(span["name"] == "turn 1" for span in collector.spans())
-
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(belljar.service.traces, "LOOK_S", 0.02)
 
 
 @pytest.mark.usefixtures("often", "store")

@@ -427,7 +427,7 @@ def test_of_a_file_the_end_is_read_and_of_an_endpoint_all_or_nothing(
 
 
 def test_an_endpoint_that_drips_or_redirects_gives_nothing(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(witness, "READ_S", 0.3)
+    monkeypatch.setattr(witness, "READ_S", 1.5)
     left = threading.Event()
 
     def drip() -> Iterator[bytes]:

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.service.support import Client, Serving, serving
+from tests.integration.service.support import Client, Serving, hold_up_for_long, serving
 from tests.integration.support import Jar
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for before the service is."""
+    hold_up_for_long(monkeypatch)
 
 
 @pytest.fixture

@@ -11,15 +11,18 @@ from typing import Any
 
 import httpx2
 import msgspec
+import pytest
 
 from belljar import Host
 from belljar.access import Role
+from belljar.access.throttle import Throttle
 from belljar.models import Model
+from belljar.service import readiness
 from belljar.service.server import Ready, serve
 from belljar.service.settings import ServiceSettings
 from tests.integration.support import PATIENCE_S, Jar
 
-__all__ = ["Client", "Serving", "connected", "head", "problem", "serving"]
+__all__ = ["Client", "Serving", "connected", "head", "hold_up_for_long", "problem", "serving", "take_time_to_look"]
 
 
 class Serving:
@@ -109,6 +112,16 @@ def serving(
     made = ServiceSettings(**{"port": 0, "drain_s": 5.0, **settings})
     with Serving(jar, made, models, **(options or {})) as running:
         yield running
+
+
+def hold_up_for_long(patch: pytest.MonkeyPatch) -> None:
+    """Whoever has failed too often stays held up, however long a busy machine takes for the rest of the test."""
+    patch.setitem(Throttle.__init__.__kwdefaults__ or {}, "each_s", 3600.0)
+
+
+def take_time_to_look(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks whether the service is ready hears of its parts however long a busy machine makes a first box."""
+    patch.setattr(readiness, "_ASK_S", PATIENCE_S)
 
 
 def connected(service: Serving) -> socket.socket:

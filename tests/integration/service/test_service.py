@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tests.integration.service.support import Client, Serving, problem
+import pytest
+
+from tests.integration.service.support import Client, Serving, problem, take_time_to_look
 
 
-def test_it_lives_and_is_ready(service: Serving) -> None:
+def test_it_lives_and_is_ready(service: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_time_to_look(monkeypatch)
     with service.nobody() as client:
         assert client.get("/livez").json() == {"status": "ok"}
         ready = client.get("/readyz")

@@ -201,7 +201,7 @@ def test_every_request_and_refusal_stands_in_the_log_with_its_principal(service:
     assert records[-1] | {"by": "nobody", "status": 401, "code": "access.missing"} == records[-1]
 
 
-def test_whoever_asks_too_often_without_a_key_is_held_up_and_fills_no_log(service: Serving) -> None:
+def test_whoever_asks_too_often_without_a_key_is_held_up_and_fills_no_log(held_up: None, service: Serving) -> None:
     with service.nobody() as nobody:
         answers = [nobody.get("/v1/runs") for _ in range(30)]
     assert {answer.status_code for answer in answers} == {401, 429}

@@ -56,11 +56,11 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_sent(strict: Serving) -
     assert b'"code":"request.too_long"' in answer
 
 
-def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(strict: Serving) -> None:
+def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(jar: Jar) -> None:
     def pieces() -> Iterator[bytes]:
         yield from (b"x" * 1000 for _ in range(10))
 
-    with strict.client() as client:
+    with serving(jar, body_bytes=2000) as service, service.client() as client:
         answer = client.post("/v1/runs", content=pieces(), headers={"content-type": "application/json"})
     problem(answer, 413, "request.too_long")
 

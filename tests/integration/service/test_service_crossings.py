@@ -25,7 +25,7 @@ from belljar.audit.source import open_source
 from belljar.jobs.orders import OPEN
 from belljar.service.api.runs import END_ID
 from belljar.testing import FakeModel
-from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.service.support import Client, Serving, hold_up_for_long, problem, serving
 from tests.integration.service.test_service_runs import WAIT, told
 from tests.integration.service.test_service_uploads import TEXT, announced, begun, offset_of, sent
 from tests.integration.support import PATIENCE_S, Jar, until
@@ -150,8 +150,9 @@ def test_a_token_is_good_for_as_long_as_clocks_may_differ_and_its_run_goes_on_af
             assert (state["state"], state["tenant"], state["by"]) == ("ok", "acme", "oidc:alice")
 
 
-def test_behind_a_proxy_a_header_says_where_from_and_never_who(jar: Jar) -> None:
+def test_behind_a_proxy_a_header_says_where_from_and_never_who(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a trusted proxy says counts for whom to hold up; who asks, the key alone says."""
+    hold_up_for_long(monkeypatch)
     with serving(jar, trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),)) as service:
         key = service.key_of("runner", "acme")
         spoofed = {

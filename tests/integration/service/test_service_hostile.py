@@ -15,7 +15,7 @@ import pytest
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.settings import ServiceSettings
-from tests.integration.service.support import Serving, problem, serving
+from tests.integration.service.support import Serving, problem, serving, take_time_to_look
 from tests.integration.support import PATIENCE_S, Jar
 from tests.postgres import Postgres
 from tests.waiting import until
@@ -121,7 +121,8 @@ def test_uploads_of_tenants_below_count_for_those_above(jar: Jar) -> None:
         assert begin("acme/b", 400).status_code == 201
 
 
-def test_what_a_key_reads_is_kept_by_nobody_on_the_way(whole: Serving) -> None:
+def test_what_a_key_reads_is_kept_by_nobody_on_the_way(whole: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_time_to_look(monkeypatch)
     with whole.client() as admin:
         for path in ("/metrics", "/v1/runs", "/v1/keys", "/v1/audit/records", "/v1/quotas", "/readyz"):
             answer = admin.get(path)

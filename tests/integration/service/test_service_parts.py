@@ -112,7 +112,7 @@ def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: 
         assert run not in client.get("/runs").text
 
 
-def test_whoever_has_no_session_fills_no_log(service: Serving, jar: Jar) -> None:
+def test_whoever_has_no_session_fills_no_log(jar: Jar, held_up: None, service: Serving) -> None:
     before = len(requests(jar))
     with service.nobody() as stranger:
         for _ in range(20):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
 
 from belljar import ModelReply, ModelRequest, Usage
 from belljar.models import FREE
+from benchmarks.provider import MODEL, Provider
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import BELLJAR, PATIENCE_S, Jar, no_process_left, until
 
@@ -207,13 +210,13 @@ def test_a_session_takes_cells_and_is_closed(admin: Client) -> None:
 class Command:
     """`belljar serve` as a process."""
 
-    def __init__(self, jar: Jar, *arguments: str) -> None:
+    def __init__(self, jar: Jar, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [BELLJAR, "serve", "--port", "0", "--json", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=jar.environ(),
+            env=jar.environ(env),
             cwd=jar.work,
         )
         assert self.process.stdout is not None
@@ -262,19 +265,30 @@ def test_a_signal_ends_it_well_with_a_run_under_way_and_somebody_listening(jar: 
 
 @pytest.mark.slow("a process, from its start to its end")
 def test_while_it_drains_nothing_is_admitted_and_what_runs_is_still_told(jar: Jar) -> None:
-    command = Command(jar)
+    async def go() -> None:
+        async with Provider(0, busy=0) as provider:
+            let_go = partial(asyncio.get_running_loop().call_soon_threadsafe, provider.let_go.set)
+            await asyncio.to_thread(_drained, jar, provider, let_go)
+
+    asyncio.run(go())
+
+
+def _drained(jar: Jar, provider: Provider, let_go: Callable[[], object]) -> None:
+    command = Command(jar, env={"ANTHROPIC_API_KEY": "sk-ant-test", "ANTHROPIC_BASE_URL": provider.url})
     with command.client() as client:
-        body = {"code": "import time\ntime.sleep(2)\nFINAL(1)", "language": "python"}
+        body = {"code": "FINAL(len(llm_query('[[hold]]')) > 0)", "sub_model": MODEL}
         run = client.post("/v1/runs", json=body).json()["run"]
-        until(lambda: client.get(f"/v1/runs/{run}").json()["state"] == "running", what="the run has begun")
+        until(lambda: provider.asked["hold"], what="the run asks")
         command.process.send_signal(signal.SIGTERM)
         until(lambda: client.get("/readyz").status_code == 503, what="it is draining")
         assert client.get("/readyz").json()["status"] == "draining"
         answer = client.post("/v1/runs", json={"code": "FINAL(1)"})
         problem(answer, 503, "service.draining")
         assert int(answer.headers["retry-after"]) > 0
+        assert client.get(f"/v1/runs/{run}").json()["state"] == "running"
+        let_go()
         shown = client.get(f"/v1/runs/{run}", headers=WAIT).json()
-        assert (shown["state"], shown["result"]["answer"]) == ("ok", 1)
+        assert (shown["state"], shown["result"]["answer"]) == ("ok", True)
     assert command.wait() == (0, [])
 
 
