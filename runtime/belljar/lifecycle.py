@@ -790,6 +790,7 @@ class Run:
         """The controls in force, for the log's first record of the run."""
         order = self.order
         facts = dict(order.backend.about())
+        hash_seed = facts.pop("hash_seed", None)
         return RunStarted(
             backend=facts.pop("backend", order.backend.name),
             facts=facts,
@@ -804,6 +805,8 @@ class Run:
             question=kept.name,
             setup=setup.name,
             seed=order.seed,
+            # A child's is its root's: they have the same backend.
+            hash_seed=None if hash_seed is None or order.limits is not None else int(hash_seed),
             forks=order.fork.run if order.fork is not None else None,
             from_turn=order.fork.from_turn if order.fork is not None else None,
             by=order.by,

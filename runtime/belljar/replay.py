@@ -9,7 +9,8 @@ Theory of operation::
                                     └── what was done ────────── compared with ──────────────────────┘
 
 The host of its own has its own ledger, so a replay costs nobody anything and meets the limits of a run as the recorded
-one did, but no tenant's. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant
+one did, but no tenant's. Its boxes hash texts as those of the recorded run did, so its sets have the same order; a run
+of a host with another hash seed is replayed by another host of its own. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant
 that was charged nothing: it begins before anything is read, says which run it replays, and ends with what came of it.
 
 A run with a root model is replayed by its question, with the recorded replies: the engine takes the same turns. Where
@@ -122,10 +123,12 @@ class Replays:
         self._environ = environ
         self._given = host
         self._opened = contextlib.AsyncExitStack()
+        # Ends the host of its own.
+        self._own_opened = contextlib.AsyncExitStack()
+        self._hash_seed: int | None = None
 
     async def __aenter__(self) -> Self:
         """Open the real journal, and a host of its own for the boxes. Raises as `Host.__aenter__`."""
-        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
         async with contextlib.AsyncExitStack() as stack:
             if self._given is not None:
                 self._real = self._given
@@ -133,13 +136,31 @@ class Replays:
                 real = Host(state=self._state.url or self._state.root, environ=self._environ)
                 self._real = await stack.enter_async_context(real)
             self._folder = stack.enter_context(_folder(self._state))
-            environ["BELLJAR_KEYS"] = str(self._folder / "keys")
-            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            stack.push_async_callback(self._close_own)
+            await self._open_own()
             self._opened = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._opened.aclose()
+
+    async def _open_own(self) -> None:
+        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
+        environ["BELLJAR_KEYS"] = str(self._folder / "keys")
+        async with contextlib.AsyncExitStack() as stack:
+            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            self._own_opened = stack.pop_all()
+
+    async def _close_own(self) -> None:
+        await self._own_opened.aclose()
+
+    async def _seed_own(self, started: RunStarted) -> None:
+        """Make the host of its own one in whose boxes this run can be the same again."""
+        if started.hash_seed is not None and self._hash_seed not in (None, started.hash_seed):
+            await self._close_own()
+            await self._open_own()
+        self._hash_seed = started.hash_seed or self._hash_seed
+        self._own.seeded(started.seed, self._hash_seed)
 
     async def replay(
         self,
@@ -230,7 +251,7 @@ class Replays:
             for name in (model, sub_model or model):
                 await registry.load(name)
                 models.append(ForkModel(tape, registry.resolve(name)))
-            self._real.seeded(recording.started.seed)
+            self._real.seeded(recording.started.seed, recording.started.hash_seed)
             root, sub = models if sub_model else (models[0], models[0])
             return await self._real.fork(
                 recording.question,
@@ -244,10 +265,10 @@ class Replays:
         self, recording: Recording, setting: Setting, given: Mapping[str, ContextSource]
     ) -> tuple[_Again | None, Actions]:
         """What it did now; nothing where it could not be run."""
+        await self._seed_own(recording.started)
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}
-        self._own.seeded(recording.started.seed)
         with contextlib.suppress(Refusal):  # it could not start: the log says so
             await _drive(self._own, recording, setting, contexts)
         return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))

@@ -242,7 +242,7 @@ def main() -> None:
     control = socket.socket(fileno=config["control"])
     os.set_inheritable(control.fileno(), False)
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
+    os.environ.clear()  # the hash seed has done its part, and the interpreter itself sets a locale
     tune_malloc()
     # Also for all of Python: what the restricted language may import is what programs import. Without it each box takes
     # 39 ms longer (on a busy machine), and a Python program that imports eleven modules 10 ms.
