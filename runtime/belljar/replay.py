@@ -9,9 +9,10 @@ Theory of operation::
                                     └── what was done ────────── compared with ──────────────────────┘
 
 The host of its own has its own ledger, so a replay costs nobody anything and meets the limits of a run as the recorded
-one did, but no tenant's. Its boxes hash texts as those of the recorded run did, so its sets have the same order; a run
-of a host with another hash seed is replayed by another host of its own. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant
-that was charged nothing: it begins before anything is read, says which run it replays, and ends with what came of it.
+one did, but no tenant's. Its boxes hash texts as those of the recorded run did, so that sets have the same order; a run
+from boxes of another hash seed gets another host. Its models are the tape. In the real journal the replay is a run of
+the recorded run's tenant that was charged nothing: it begins before anything is read, says which run it replays, and
+ends with what came of it.
 
 A run with a root model is replayed by its question, with the recorded replies: the engine takes the same turns. Where
 replies were not kept, or the questions came one by one in a session, its cells are run instead, one by one.
@@ -123,8 +124,9 @@ class Replays:
         self._environ = environ
         self._given = host
         self._opened = contextlib.AsyncExitStack()
-        # Ends the host of its own.
+        # The host of its own: what ends it, whether it may have boxes, and of which hash seed.
         self._own_opened = contextlib.AsyncExitStack()
+        self._own_used = False
         self._hash_seed: int | None = None
 
     async def __aenter__(self) -> Self:
@@ -156,11 +158,12 @@ class Replays:
 
     async def _seed_own(self, started: RunStarted) -> None:
         """Make the host of its own one in whose boxes this run can be the same again."""
-        if started.hash_seed is not None and self._hash_seed not in (None, started.hash_seed):
+        wanted = self._hash_seed if started.hash_seed is None else started.hash_seed
+        if self._own_used and wanted != self._hash_seed:
             await self._close_own()
             await self._open_own()
-        self._hash_seed = started.hash_seed or self._hash_seed
-        self._own.seeded(started.seed, self._hash_seed)
+        self._own_used, self._hash_seed = True, wanted
+        self._own.seeded(started.seed, wanted)
 
     async def replay(
         self,

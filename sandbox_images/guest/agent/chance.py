@@ -67,9 +67,9 @@ def begin(seed: str) -> None:
     os.urandom = posix.urandom = chance.urandom
     os.getrandom = posix.getrandom = chance.getrandom
     # `random` has a copy of its own, which `secrets` uses as well, and a C function that asks the kernel for a seed.
-    random._urandom = chance.urandom
+    random._urandom = chance.urandom  # type: ignore[attr-defined]
     random.Random.seed = _seeding(random.Random.seed, chance)  # type: ignore[method-assign]
-    random.seed = random._inst.seed  # type: ignore[attr-defined]
+    random.seed = random._inst.seed
     random.seed(seed)
     # Behind that of `random`, which seeds itself in a child.
     os.register_at_fork(before=chance.before_fork, after_in_child=lambda: _fork(chance))
