@@ -156,7 +156,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         answer_type: what its answer has to be; None for anything.
         tools: functions of the host that its program may call; a child run has none.
         fork: of which run it takes over the first turns.
-        seed: of its program's `random`.
+        seed: what its program's `random` and `os.urandom` follow.
         by: who ordered it of a service, which has given it its id. A child run was ordered by nobody.
         begun: what is written in one transaction with its start. If it raises, the run does not start.
         ended: makes what is written in one transaction with its end, of its status.

@@ -149,9 +149,9 @@ class RunStarted(_Event, frozen=True):
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
     content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
     the run that this one does again, in no box of its own; `forks` is one whose turns before `from_turn` it took over.
-    `seed` is what the program's `random` began with; each child's follows from its parent's. `hash_seed`, of 32 bits,
-    is that of texts' hashes in its host's boxes, which settles the order of their sets; a child's is its root's. `by`
-    is who ordered it of a service, as in `http.request`.
+    `seed` is what the program's `random` and `os.urandom` follow; each child's follows from its parent's. `hash_seed`,
+    of 32 bits, is that of texts' hashes in its host's boxes, which settles the order of their sets; a child's is its
+    root's. `by` is who ordered it of a service, as in `http.request`.
     """
 
     name: ClassVar[str] = "run.started"
