@@ -32,6 +32,7 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
+from guest.agent import chance
 from guest.agent import loop as agent
 from guest.box.enclosure import (
     be_nobody,
@@ -247,6 +248,7 @@ def main() -> None:
     # Also for all of Python: what the restricted language may import is what programs import. Without it each box takes
     # 39 ms longer (on a busy machine), and a Python program that imports eleven modules 10 ms.
     restricted.preload()
+    chance.prepare()
     # What is alive now is in every box: keep the collector from touching, and so copying, those pages. That saves
     # 4.2 MiB in each box that runs a full collection; the goal for an idle box is 2.
     gc.freeze()
