@@ -221,6 +221,7 @@ class Host:
         self._resources: contextlib.AsyncExitStack | None = None
         self._backends: dict[str, Backend] = {}
         self._seed: str | None = None
+        self._hash_seed: int | None = None
         self._live: dict[str, Run] = {}
         self._streams: set[asyncio.Task[Result]] = set()
         self._home = Home()
@@ -369,9 +370,13 @@ class Host:
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
 
-    def seeded(self, seed: str | None) -> None:
-        """From now on runs begin with this seed, and not with a random one each."""
-        self._seed = seed
+    def seeded(self, seed: str | None, hash_seed: int | None = None) -> None:
+        """From now on runs begin with this seed, and not with a random one each.
+
+        Args:
+            hash_seed: what the boxes of backends that are not yet open hash texts with; a random one each when None.
+        """
+        self._seed, self._hash_seed = seed, hash_seed
 
     async def fork(
         self, question: str, fork: Fork, *, model: Model, sub_model: Model, tools: Iterable[HostTool] = (), **wish: Any
@@ -899,7 +904,8 @@ class Host:
         self._home.check()
 
     async def _open_backend(self, terms: Terms) -> Backend:
-        backend = await open_backend(terms.backend, BackendSite(self.state.images, self._environ))
+        site = BackendSite(self.state.images, self._environ, self._hash_seed)
+        backend = await open_backend(terms.backend, site)
         try:
             check_pin(terms.policy, backend.about().get("image", "none"))
             if self._pool:

@@ -156,7 +156,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         answer_type: what its answer has to be; None for anything.
         tools: functions of the host that its program may call; a child run has none.
         fork: of which run it takes over the first turns.
-        seed: of its program's `random`.
+        seed: what its program's `random` and `os.urandom` follow.
         by: who ordered it of a service, which has given it its id. A child run was ordered by nobody.
         begun: what is written in one transaction with its start. If it raises, the run does not start.
         ended: makes what is written in one transaction with its end, of its status.
@@ -790,6 +790,7 @@ class Run:
         """The controls in force, for the log's first record of the run."""
         order = self.order
         facts = dict(order.backend.about())
+        hash_seed = facts.pop("hash_seed", None)
         return RunStarted(
             backend=facts.pop("backend", order.backend.name),
             facts=facts,
@@ -804,6 +805,8 @@ class Run:
             question=kept.name,
             setup=setup.name,
             seed=order.seed,
+            # A child's is its root's: they have the same backend.
+            hash_seed=None if hash_seed is None or order.limits is not None else int(hash_seed),
             forks=order.fork.run if order.fork is not None else None,
             from_turn=order.fork.from_turn if order.fork is not None else None,
             by=order.by,

@@ -278,7 +278,7 @@ class Start(_Message, frozen=True):
 
     `more`: other cells may follow the first. Then the given names are restored after each cell, and a last line that is
     an expression is shown. `stays`: an answer may turn out not to count, so cells may follow it as well.
-    `seed`: what `random` begins with, so that a replay of the run has the same numbers.
+    `seed`: what `random` and `os.urandom` follow, so that a replay of the run has the same numbers.
     """
 
     protocol: int

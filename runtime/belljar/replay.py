@@ -9,8 +9,10 @@ Theory of operation::
                                     └── what was done ────────── compared with ──────────────────────┘
 
 The host of its own has its own ledger, so a replay costs nobody anything and meets the limits of a run as the recorded
-one did, but no tenant's. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant
-that was charged nothing: it begins before anything is read, says which run it replays, and ends with what came of it.
+one did, but no tenant's. Its boxes hash texts as those of the recorded run did, so that sets have the same order; a run
+from boxes of another hash seed gets another host. Its models are the tape. In the real journal the replay is a run of
+the recorded run's tenant that was charged nothing: it begins before anything is read, says which run it replays, and
+ends with what came of it.
 
 A run with a root model is replayed by its question, with the recorded replies: the engine takes the same turns. Where
 replies were not kept, or the questions came one by one in a session, its cells are run instead, one by one.
@@ -122,10 +124,13 @@ class Replays:
         self._environ = environ
         self._given = host
         self._opened = contextlib.AsyncExitStack()
+        # The host of its own: what ends it, whether it may have boxes, and of which hash seed.
+        self._own_opened = contextlib.AsyncExitStack()
+        self._own_used = False
+        self._hash_seed: int | None = None
 
     async def __aenter__(self) -> Self:
         """Open the real journal, and a host of its own for the boxes. Raises as `Host.__aenter__`."""
-        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
         async with contextlib.AsyncExitStack() as stack:
             if self._given is not None:
                 self._real = self._given
@@ -133,13 +138,32 @@ class Replays:
                 real = Host(state=self._state.url or self._state.root, environ=self._environ)
                 self._real = await stack.enter_async_context(real)
             self._folder = stack.enter_context(_folder(self._state))
-            environ["BELLJAR_KEYS"] = str(self._folder / "keys")
-            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            stack.push_async_callback(self._close_own)
+            await self._open_own()
             self._opened = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._opened.aclose()
+
+    async def _open_own(self) -> None:
+        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
+        environ["BELLJAR_KEYS"] = str(self._folder / "keys")
+        async with contextlib.AsyncExitStack() as stack:
+            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            self._own_opened = stack.pop_all()
+
+    async def _close_own(self) -> None:
+        await self._own_opened.aclose()
+
+    async def _seed_own(self, started: RunStarted) -> None:
+        """Make the host of its own one in whose boxes this run can be the same again."""
+        wanted = self._hash_seed if started.hash_seed is None else started.hash_seed
+        if self._own_used and wanted != self._hash_seed:
+            await self._close_own()
+            await self._open_own()
+        self._own_used, self._hash_seed = True, wanted
+        self._own.seeded(started.seed, wanted)
 
     async def replay(
         self,
@@ -230,7 +254,7 @@ class Replays:
             for name in (model, sub_model or model):
                 await registry.load(name)
                 models.append(ForkModel(tape, registry.resolve(name)))
-            self._real.seeded(recording.started.seed)
+            self._real.seeded(recording.started.seed, recording.started.hash_seed)
             root, sub = models if sub_model else (models[0], models[0])
             return await self._real.fork(
                 recording.question,
@@ -244,10 +268,10 @@ class Replays:
         self, recording: Recording, setting: Setting, given: Mapping[str, ContextSource]
     ) -> tuple[_Again | None, Actions]:
         """What it did now; nothing where it could not be run."""
+        await self._seed_own(recording.started)
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}
-        self._own.seeded(recording.started.seed)
         with contextlib.suppress(Refusal):  # it could not start: the log says so
             await _drive(self._own, recording, setting, contexts)
         return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))

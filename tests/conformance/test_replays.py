@@ -57,6 +57,43 @@ class Recorded:
             return {name: await replays.replay(run, backend=backend) for name, run in self.runs[language].items()}
 
 
+# Where programs get chance from. Python also has the functions of `os`, those that copied them, and processes.
+CHANCES: dict[Language, str] = {
+    "restricted": """
+import random, uuid
+print({str(number) for number in range(40)}, hash("text"))
+print(uuid.uuid4(), random.Random().random(), random.SystemRandom().random(), random.random())
+random.seed()
+print(random.random())
+""",
+    "python": """
+import os, posix, random, secrets, tempfile, uuid
+print({str(number) for number in range(40)}, hash("text"), hash(b"bytes"))
+print(os.urandom(8), os.getrandom(8), posix.urandom(8), secrets.token_hex(8), secrets.choice(range(10**9)))
+print(uuid.uuid4(), random.Random().random(), random.SystemRandom().random(), tempfile.mktemp())
+reading, writing = os.pipe()
+child = os.fork()
+if not child:
+    os.write(writing, f"{os.urandom(8)} {random.random()}".encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(os.read(reading, 1000), os.urandom(8), random.random())
+random.seed()
+print(random.random())
+""",
+}
+
+
+async def record(
+    folder: Path, environ: Mapping[str, str], backend: BackendName, language: Language, code: str
+) -> tuple[str, str]:
+    """One cell, of a host of its own: the run's id, and what it printed."""
+    async with Host(state=folder, environ=environ) as host:
+        result = await host.execute(code, policy=patient(), backend=backend, language=language)
+    assert result.status == "ok", result.stderr
+    return str(result.run), result.stdout
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Recorded:
     folder = tmp_path_factory.mktemp("replays")
@@ -76,3 +113,26 @@ def test_every_program_does_the_same_again(
     other = {name: (one.missing, one.first) for name, one in replays.items() if one.outcome != "equal"}
     assert other == {}
     assert ("backend" in next(iter(replays.values())).differs) is (backend == "docker")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("backend", ["jail", "docker"])
+def test_a_replay_has_the_same_chances_and_no_other_run_has(
+    tmp_path: Path, images: Path, backend: BackendName, language: Language, request: pytest.FixtureRequest
+) -> None:
+    environ = {"BELLJAR_KEYS": str(tmp_path / "keys")}
+    if backend != "jail":
+        environ["DOCKER_HOST"] = request.getfixturevalue("docker_host")
+    (tmp_path / "images").symlink_to(images)
+
+    async def twice_and_again() -> tuple[list[str], list[Replay]]:
+        told = [await record(tmp_path, environ, backend, language, CHANCES[language]) for _ in range(2)]
+        async with Replays(State(tmp_path), environ) as replays:
+            return [printed for _, printed in told], [await replays.replay(run) for run, _ in told]
+
+    (one, other), replays = asyncio.run(twice_and_again())
+    assert [(found.outcome, found.lines) for found in replays] == [("equal", None)] * 2
+    # Not a line, and so no source of chance, is the same in two runs; two hosts have two orders of a set.
+    assert not set(one.splitlines()) & set(other.splitlines())
+    assert len(one.splitlines()) == CHANCES[language].count("print")

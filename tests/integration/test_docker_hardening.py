@@ -390,16 +390,18 @@ def test_hostname_constant_from_inside(box: Boxed, alone: dict[str, Any]) -> Non
 
 
 def test_environment_from_outside(box: Boxed) -> None:
-    assert not box.config["Env"]
+    seed = box.backend.about()["hash_seed"]
+    assert box.config["Env"] == [f"PYTHONHASHSEED={seed}"]
+    assert int(seed) > 0
     if box.name == "docker":
         # What the daemon adds of itself, as it stood when the process began: nothing of this machine's.
         names = {word.partition("=")[0] for word in box.proc("environ").split("\0") if word}
-        assert names <= {"PATH", "HOSTNAME", "HOME"}
+        assert names <= {"PATH", "HOSTNAME", "HOME", "PYTHONHASHSEED"}
 
 
 def test_environment_from_inside(box: Boxed, alone: dict[str, Any]) -> None:
     given = dict(word.split("=", 1) for word in alone["self/environ"].split("\0") if word)
-    assert given.keys() <= {"PATH", "HOSTNAME", "HOME"}
+    assert given.keys() <= {"PATH", "HOSTNAME", "HOME", "PYTHONHASHSEED"}
     assert given["HOSTNAME"] == "belljar"
     libc = "import ctypes, os; libc = ctypes.CDLL(None); libc.getenv.restype = ctypes.c_char_p"
     assert box.inside(f"{libc}\nprint(json.dumps([dict(os.environ), libc.getenv(b'PATH')]))") == [{}, None]

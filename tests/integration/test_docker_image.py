@@ -191,7 +191,7 @@ def test_the_image_is_loaded_once_and_is_what_we_say(ours: Image, docker_host: s
     config = config_of(client, loaded.id)
     assert config["User"] == "65534:65534"
     boot = "/usr/lib/belljar/guest/box/boot.py"
-    assert config["Entrypoint"] == ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", boot]
+    assert config["Entrypoint"] == ["/usr/bin/python3", "-s", "-P", "-S", "-B", "-X", "utf8", boot]
     assert config["WorkingDir"] == "/tmp"
     assert not config["Env"]
     assert not config["Cmd"]

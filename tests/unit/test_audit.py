@@ -92,7 +92,7 @@ def test_a_record_is_the_canonical_bytes_that_the_next_one_names(story: Path) ->
         first.body
         == (
             f'{{"data":{{"contexts":[],"tenant":"acme/research"}},"event":"run.started",'
-            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":5}}'
+            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":6}}'
         ).encode()
     )
     assert first.hash == hashlib.sha256(first.body).hexdigest()
@@ -491,7 +491,7 @@ def pretty(record: Record) -> bytes:
 
 
 def twice(record: Record) -> bytes:
-    return record.body.replace(b'"v":5', b'"v":5,"v":5')
+    return record.body.replace(b'"v":6', b'"v":6,"v":6')
 
 
 def floating(record: Record) -> bytes:
@@ -507,7 +507,7 @@ def deep(record: Record) -> bytes:
 
 
 def extra(record: Record) -> bytes:
-    return record.body.replace(b'"v":5', b'"v":5,"w":1')
+    return record.body.replace(b'"v":6', b'"v":6,"w":1')
 
 
 def huge(record: Record) -> bytes:
@@ -515,7 +515,7 @@ def huge(record: Record) -> bytes:
 
 
 def other_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":5', b'"v":6')
+    return record.body.replace(b'"v":6', b'"v":7')
 
 
 def unknown_event(record: Record) -> bytes:
@@ -539,11 +539,11 @@ def null(record: Record) -> bytes:
 
 
 def older_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":5', b'"v":0')
+    return record.body.replace(b'"v":6', b'"v":0')
 
 
 def truth(record: Record) -> bytes:
-    return record.body.replace(b'"v":5', b'"v":true')
+    return record.body.replace(b'"v":6', b'"v":true')
 
 
 @pytest.mark.parametrize(

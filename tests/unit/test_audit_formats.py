@@ -163,6 +163,17 @@ def test_a_record_of_version_4_has_nothing_of_version_5(number: str, old: bytes,
     assert_later(5, number, old, new)
 
 
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        ("run.started", b'"contexts":', b'"hash_seed":0,"contexts":'),
+        ("http.request", b'"data":{', b'"data":{"unlogged":1,'),
+    ],
+)
+def test_a_record_of_version_5_has_nothing_of_version_6(number: str, old: bytes, new: bytes) -> None:
+    assert_later(6, number, old, new)
+
+
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_records_since_version_2_need_only_the_fast_reader(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slow: list[int] = []

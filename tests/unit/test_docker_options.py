@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from belljar.sandbox import BoxSpec
+from belljar.sandbox.base import hash_environment
 from belljar.sandbox.docker.options import PROCESSES_MIN, RuntimeName, differences, host_config
 
 SPEC = BoxSpec(
@@ -94,7 +95,7 @@ def described(ordered: dict[str, Any]) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(UNWANTED)
     nothing |= {"Privileged": False, "PidMode": "", "UTSMode": "", "UsernsMode": "", "PortBindings": {}}
     nothing |= {"OomKillDisable": False, "OomScoreAdj": 0, "VolumeDriver": "", "PublishAllPorts": False}
-    entrypoint = ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", "/usr/lib/belljar/guest/box/boot.py"]
+    entrypoint = ["/usr/bin/python3", "-s", "-P", "-S", "-B", "-X", "utf8", "/usr/lib/belljar/guest/box/boot.py"]
     return {
         "Image": IMAGE,
         "Mounts": [],
@@ -149,6 +150,15 @@ def test_another_configuration_is_named(option: str) -> None:
     found = described(ORDERED)
     found["Config"][option] = WRONG_CONFIG[option]
     assert differences(found, ORDERED, IMAGE) == [option]
+
+
+def test_the_environment_is_what_was_ordered_and_nothing_more() -> None:
+    found, environment = described(ORDERED), hash_environment(7)
+    assert differences(found, ORDERED, IMAGE, environment=environment) == ["Env"]
+    found["Config"]["Env"] = ["PYTHONHASHSEED=7"]
+    assert differences(found, ORDERED, IMAGE, environment=environment) == []
+    found["Config"]["Env"] = ["PYTHONHASHSEED=7", "PYTHONPATH=/tmp"]
+    assert differences(found, ORDERED, IMAGE, environment=environment) == ["Env"]
 
 
 def test_another_image_and_a_mount_are_named() -> None:

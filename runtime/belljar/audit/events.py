@@ -16,6 +16,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 5   there is what a service does for whoever asks it (`service.changed`, `http.request`, `access.changed`,
           `hook.changed`, `hook.delivered`), and a run says who ordered it of one (`by`); what a search found and an
           answer that does not count can be kept as contents (`content`)
+    v 6   a run says in which order the sets of its boxes have their texts (`hash_seed`), and a refused request how many
+          before it have no record of their own (`unlogged`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -87,13 +89,14 @@ __all__ = [
     "host_run",
 ]
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 # Names a content (`content`), or says why there is none.
 ContentName = Annotated[str, Meta(pattern=r"^([0-9a-f]{64}|[a-z-]{1,32})\Z")]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
+HashSeed = Annotated[int, Meta(ge=0, lt=2**32)]
 Number = Annotated[int, Meta(ge=-INT_MAX, le=INT_MAX)]
 Spans = list[tuple[Count, Count]]
 
@@ -146,8 +149,9 @@ class RunStarted(_Event, frozen=True):
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
     content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
     the run that this one does again, in no box of its own; `forks` is one whose turns before `from_turn` it took over.
-    `seed` is what the program's `random` began with; each child's follows from its parent's. `by` is who ordered it of
-    a service, as in `http.request`.
+    `seed` is what the program's `random` and `os.urandom` follow; each child's follows from its parent's. `hash_seed`,
+    of 32 bits, is that of texts' hashes in its host's boxes, which settles the order of their sets; a child's is its
+    root's. `by` is who ordered it of a service, as in `http.request`.
     """
 
     name: ClassVar[str] = "run.started"
@@ -170,6 +174,7 @@ class RunStarted(_Event, frozen=True):
     forks: Text | None = None
     from_turn: Count | None = None
     by: Text | None = None
+    hash_seed: HashSeed | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -547,7 +552,8 @@ class HttpRequest(_Event, frozen=True):
     `by` is who: `key:ID` of an API key, `oidc:SUBJECT` of a token, or `nobody` who proved to be anybody; `tenant` and
     `role` are theirs. `route` is what was asked, as the service names it (`GET /v1/runs/{run}`), and never the path as
     sent; `of` is the run, context, key or tenant that it is about, where there is such a one. `code` says why it was
-    refused.
+    refused. Of refusals to strangers not each has a record of its own: `unlogged` is how many there were of which the
+    log says nothing else, to the same address since the last record of it, or to addresses that nobody counts any more.
     """
 
     name: ClassVar[str] = "http.request"
@@ -558,6 +564,7 @@ class HttpRequest(_Event, frozen=True):
     role: Text | None = None
     of: Text | None = None
     code: Text | None = None
+    unlogged: Annotated[int, Meta(ge=1, le=INT_MAX)] | None = None
 
 
 class AccessChanged(_Event, frozen=True):
@@ -731,11 +738,20 @@ def decoded_fast(name: str, data: msgspec.Raw, version: int) -> Event | None:
 
 def _version_of(event: Event) -> int:
     """The first version that has such an event with these fields."""
+    if _is_of_version_6(event):
+        return 6
     if _is_of_version_5(event):
         return 5
     if _is_of_version_4(event):
         return 4
     return 3 if _is_of_version_3(event) else 1
+
+
+def _is_of_version_6(event: Event) -> bool:
+    """Whether version 5 had no such event, or not with these fields."""
+    if isinstance(event, RunStarted):
+        return event.hash_seed is not None
+    return isinstance(event, HttpRequest) and event.unlogged is not None
 
 
 def _is_of_version_5(event: Event) -> bool:

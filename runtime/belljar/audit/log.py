@@ -2,7 +2,7 @@
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
-    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":5}
+    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":6}
 
 `prev` is the SHA-256 of the bytes of record `seq - 1` (64 zeros for the first), so a record vouches for everything
 before it. Canonical is what `canonical` says, and what an event has in `data` what `events` says. `seq` and `prev` are

@@ -221,7 +221,7 @@ class Box:
             more: other cells may follow the first.
             stays: an answer may turn out not to count, and then they may follow it, too.
             tools: the host's functions that the program may call.
-            seed: of the program's `random`.
+            seed: what the program's `random` and `os.urandom` follow.
         """
         policy, spans = self._scope.policy, self._broker.spans
         start = Start(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import resource
+import secrets
 from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
@@ -14,7 +15,21 @@ import msgspec
 
 from belljar.errors import BoxFault, LayerMissing
 
-__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers", "check_own_limits", "rlimits"]
+__all__ = [
+    "Backend",
+    "BoxEnd",
+    "BoxSpec",
+    "Evidence",
+    "Sandbox",
+    "check_layers",
+    "check_own_limits",
+    "hash_environment",
+    "new_hash_seed",
+    "rlimits",
+]
+
+# What Python accepts; 0 would turn its protection against chosen collisions off.
+_HASH_SEED_MAX: Final = 2**32 - 1
 
 # A backstop behind the pids group, which counts and can be read; the limit per user only refuses.
 _NPROC_SPARE: Final = 8
@@ -149,10 +164,25 @@ class Backend(Protocol):
         """Facts for the log: `backend`, its name; `image`, the digest of its boxes' root file system; versions.
 
         Each fact's name is a lower-case word. A policy that pins an image accepts no backend without that digest.
+        `hash_seed`: what the interpreters of all its boxes hash texts with, if it is `BackendSite.hash_seed`; it is
+        logged with each run, so that a replay's sets have the same order.
         """
 
     async def aclose(self) -> None:
         """End everything that the backend keeps running, and every box that is left."""
+
+
+def new_hash_seed() -> int:
+    """What the boxes of a host hash texts with: the order of their sets, unknown beforehand to who writes a text.
+
+    Were it the same everywhere, a text could be written whose words all collide.
+    """
+    return 1 + secrets.randbelow(_HASH_SEED_MAX)
+
+
+def hash_environment(hash_seed: int) -> dict[str, str]:
+    """The environment of a box's interpreter while it starts. It is all of it: a box has none."""
+    return {"PYTHONHASHSEED": str(hash_seed)}
 
 
 def check_layers(backend: str, requires: Collection[str], layers: Collection[str]) -> None:

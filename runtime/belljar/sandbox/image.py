@@ -46,6 +46,7 @@ from belljar.errors import BoxFault
 
 __all__ = [
     "AGENT",
+    "INTERPRETER",
     "PYTHON",
     "RECIPE",
     "ZYGOTE",
@@ -58,6 +59,9 @@ __all__ = [
 ]
 
 PYTHON = "/usr/bin/python3"
+# As with `-I`, no folder of a user or of the script is on the path. But it reads its environment, which has the hash
+# seed and nothing else (`base.hash_environment`). No site-packages, no bytecode, UTF-8 whatever the locale.
+INTERPRETER = (PYTHON, "-s", "-P", "-S", "-B", "-X", "utf8")
 AGENT = "/usr/lib/belljar/guest/box/boot.py"
 ZYGOTE = "/usr/lib/belljar/guest/box/zygote.py"
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 from belljar.errors import InvalidInput
 from belljar.identity import OTHER_BACKEND
-from belljar.sandbox.base import Backend
+from belljar.sandbox.base import Backend, new_hash_seed
 from belljar.sandbox.image import Image, ensure_image
 from belljar.sandbox.jail import Jail
 
@@ -31,11 +31,14 @@ class BackendSite:
     Attributes:
         images: the folder for images, which are made once.
         environ: where daemons and the like are named (`DOCKER_HOST`): the process's own, or what the program gave.
+        hash_seed: PYTHONHASHSEED of the boxes' interpreters: a replay's is that of the recorded run, any other host
+            has a random one.
     """
 
-    def __init__(self, images: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, images: Path, environ: Mapping[str, str], hash_seed: int | None = None) -> None:
         self.images: Final = images
         self.environ: Final = environ
+        self.hash_seed: Final = new_hash_seed() if hash_seed is None else hash_seed
 
     async def image(self) -> Image:
         """The root file system made from this Python, with the agent in it; takes a few seconds, once per machine.
@@ -50,7 +53,7 @@ OpenBackend: TypeAlias = Callable[[BackendSite], Awaitable[Backend]]
 
 
 async def _jail(site: BackendSite) -> Backend:
-    return Jail(await site.image())
+    return Jail(await site.image(), hash_seed=site.hash_seed)
 
 
 def _containers(name: Literal["docker", "gvisor"]) -> OpenBackend:
@@ -61,7 +64,7 @@ def _containers(name: Literal["docker", "gvisor"]) -> OpenBackend:
         from belljar.sandbox.docker.backend import Docker
         from belljar.sandbox.docker.daemon import Daemon
 
-        return await Docker.open(name, Daemon.at(site.environ), image)
+        return await Docker.open(name, Daemon.at(site.environ), image, hash_seed=site.hash_seed)
 
     return opened
 

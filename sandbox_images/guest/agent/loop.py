@@ -19,7 +19,6 @@ import codecs
 import io
 import linecache
 import os
-import random
 import signal
 import sys
 import threading
@@ -29,6 +28,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from guest.agent import chance
 from guest.agent.contexts import make_contexts
 from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
 from guest.agent.wire import Channel, Closed
@@ -216,7 +216,8 @@ class Agent:
         for info in start["tools"]:
             self._given[info["name"]] = queries.tool(info, lambda: self._endings.read)
         self._more, self._stays = start["more"], start["stays"]
-        random.seed(start["seed"] or None)
+        if start["seed"]:
+            chance.begin(start["seed"])
         if start["language"] == "restricted":
             self._use_restricted()
         else:

@@ -1,4 +1,4 @@
-"""Where a box with its own interpreter starts: `python3 -I -S -B boot.py`, as the process of a container.
+"""Where a box with its own interpreter starts: `python3 -s -P -S -B boot.py`, as the process of a container.
 
 The jail's boxes are clones of a process that has already loaded the agent, and start in the zygote instead.
 
@@ -17,8 +17,9 @@ is ours. In this order, because each step takes away what only the earlier ones 
  7. close every descriptor but the wire; the system call filter; report which layers were seen to hold from 4 on
     (`guest.box.measure`); a thread that waits for the end of the wire; the agent.
 
-Isolated mode puts neither this folder nor the working directory on the path; this adds the one folder that holds the
-guest package, read-only like the rest of the image.
+These options put neither this folder nor the working directory on the path; this adds the one folder that holds the
+guest package, read-only like the rest of the image. The interpreter reads one variable, the hash seed, and the host
+compares what there was for it to read.
 """
 
 import _thread
@@ -99,6 +100,7 @@ def facts() -> "dict[str, object]":
         "capabilities": [said[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd")],
         "no_new_privs": libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
         "seccomp": said.get("Seccomp", ""),
+        "python": {name: value for name, value in os.environ.items() if name.startswith("PYTHON")},
     }
 
 
@@ -178,8 +180,8 @@ def end_with(wire: int) -> None:
 
 def main() -> None:
     try:
-        os.environ.clear()  # the daemon adds a path and a host name
         before = facts()
+        os.environ.clear()  # the hash seed has done its part; the daemon adds a path and a host name
         order = receive()
         measure = close_in(order)
         program = base64.b64decode(order["filter"])

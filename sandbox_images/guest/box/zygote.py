@@ -32,6 +32,7 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
+from guest.agent import chance
 from guest.agent import loop as agent
 from guest.box.enclosure import (
     be_nobody,
@@ -242,11 +243,12 @@ def main() -> None:
     control = socket.socket(fileno=config["control"])
     os.set_inheritable(control.fileno(), False)
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
+    os.environ.clear()  # the hash seed has done its part, and the interpreter itself sets a locale
     tune_malloc()
     # Also for all of Python: what the restricted language may import is what programs import. Without it each box takes
     # 39 ms longer (on a busy machine), and a Python program that imports eleven modules 10 ms.
     restricted.preload()
+    chance.prepare()
     # What is alive now is in every box: keep the collector from touching, and so copying, those pages. That saves
     # 4.2 MiB in each box that runs a full collection; the goal for an idle box is 2.
     gc.freeze()

@@ -33,7 +33,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from belljar.errors import BoxFault, LayerMissing
-from belljar.sandbox.base import BoxSpec, check_layers, rlimits
+from belljar.sandbox.base import (
+    BoxSpec,
+    check_layers,
+    hash_environment,
+    new_hash_seed,
+    rlimits,
+)
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.box import DockerBox, bury
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
@@ -104,6 +110,7 @@ class Docker:
         allowlist: Allowlist,
         engine: Mapping[str, str],
         uids: Uids | None,
+        hash_seed: int,
     ) -> None:
         self.name: str = name
         self._daemon = daemon
@@ -111,6 +118,7 @@ class Docker:
         self._image = image
         self._runtime = _RUNTIMES[name]
         self._engine = engine
+        self._hash_seed = hash_seed
         self._labels = {LABEL: creator(), _BACKEND: secrets.token_hex(8)}
         self._ours = f"{_BACKEND}={self._labels[_BACKEND]}"
         self._profile = docker_profile(allowlist)
@@ -133,8 +141,12 @@ class Docker:
         image: Image,
         *,
         allowlist: Allowlist | None = None,
+        hash_seed: int | None = None,
     ) -> Docker:
         """A backend on `daemon`, which it then owns. Loads the image if need be, and removes what dead processes left.
+
+        Args:
+            hash_seed: of its boxes' interpreters; a random one when None.
 
         Raises:
             LayerMissing: the daemon has no such runtime.
@@ -163,7 +175,8 @@ class Docker:
             # A daemon that maps users has none of our range, and gVisor's runtime runs everybody as nobody.
             if name == "docker" and not (said.userns_remap or said.rootless):
                 uids = Uids()
-            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids)
+            seed = new_hash_seed() if hash_seed is None else hash_seed
+            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids, seed)
             await backend._reap()
         except BaseException:
             daemon.close()
@@ -178,6 +191,7 @@ class Docker:
             "image": self._image.digest,
             "seccomp": hashlib.sha256(self._filter).hexdigest(),
             **self._engine,
+            "hash_seed": str(self._hash_seed),
         }
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
@@ -256,6 +270,7 @@ class Docker:
             name=name,
             user=user(order.uid),
             hostname=HOSTNAME,
+            environment=hash_environment(self._hash_seed),
             stdin_open=True,
             labels={**self._labels, **{f"belljar.{key}": value for key, value in about.items()}},
             network_disabled=True,
@@ -393,7 +408,8 @@ class Docker:
         ordered = order.config
         if self._engine["swap_limit"] == "no":
             ordered = {**ordered, "MemorySwap": -1}  # what such a daemon turns every number into
-        wrong = differences(inspected, ordered, self._image.id, order.uid)
+        environment = hash_environment(self._hash_seed)
+        wrong = differences(inspected, ordered, self._image.id, order.uid, environment)
         if wrong:
             raise BoxFault(
                 f"the Docker daemon has not applied {', '.join(wrong)}: see the warnings of `docker info`, "
@@ -402,6 +418,7 @@ class Docker:
         facts = report["facts"]
         seen = {
             "pid": facts["pid"] == 1,
+            "environment": facts["python"] == environment,
             "user": set(facts["uids"]) == {order.uid},
             "capabilities": not any(int(mask, 16) for mask in facts["capabilities"]),
             "no-new-privileges": facts["no_new_privs"] == 1,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from belljar.sandbox.base import BoxSpec, rlimits
-from belljar.sandbox.image import AGENT, PYTHON
+from belljar.sandbox.image import AGENT, INTERPRETER
 from belljar.sandbox.uids import NOBODY
 
 __all__ = [
@@ -30,7 +30,7 @@ RuntimeName = Literal["runc", "runsc"]
 _SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
 USER: Final = f"{NOBODY}:{NOBODY}"
 HOSTNAME: Final = "belljar"
-ENTRYPOINT: Final = (PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT)
+ENTRYPOINT: Final = (*INTERPRETER, AGENT)
 # runc's own threads are in the container until it becomes our program, and need room. A lower limit is set after that.
 PROCESSES_MIN: Final = 16
 # gVisor's kernel and file server run in the container's group: their memory, and their threads.
@@ -96,7 +96,13 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str, uid: int = NO
     }
 
 
-def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str, uid: int = NOBODY) -> list[str]:
+def differences(
+    inspected: Mapping[str, Any],
+    ordered: Mapping[str, Any],
+    image: str,
+    uid: int = NOBODY,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
     """The names of the options that the daemon has not applied as ordered, and of those that it has added."""
     found: Mapping[str, Any] = inspected["HostConfig"]
     config: Mapping[str, Any] = inspected["Config"]
@@ -105,6 +111,9 @@ def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image:
     # What was not ordered must not be there.
     wrong += [name for name in _ABSENT if found.get(name)]
     wrong += [name for name in _ABSENT_CONFIG if config.get(name)]
+    # The interpreter reads it: there is what was ordered, and nothing of an image's or of the daemon's.
+    if sorted(config.get("Env") or ()) != sorted(f"{name}={value}" for name, value in (environment or {}).items()):
+        wrong.append("Env")
     if inspected["Image"] != image:
         wrong.append("Image")
     if inspected["Mounts"]:
@@ -123,7 +132,7 @@ def _holds(name: str, found: Any, ordered: Any) -> bool:
 # If its input is not attached, a container is started with the host's /dev/null, and gVisor's runtime makes the box's
 # user the owner of whatever it is given.
 _CONFIG: Final = {"OpenStdin": True, "Hostname": HOSTNAME, "Entrypoint": list(ENTRYPOINT)}
-_ABSENT_CONFIG: Final = ("Env", "Cmd", "Volumes", "Tty", "Healthcheck", "Domainname")
+_ABSENT_CONFIG: Final = ("Cmd", "Volumes", "Tty", "Healthcheck", "Domainname")
 _ABSENT: Final = (
     "Privileged",
     "CapAdd",

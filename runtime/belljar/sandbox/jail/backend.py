@@ -31,9 +31,18 @@ from pathlib import Path
 from typing import Any
 
 from belljar.errors import BoxFault, LayerMissing
-from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, check_own_limits, rlimits
+from belljar.sandbox.base import (
+    BoxEnd,
+    BoxSpec,
+    Evidence,
+    check_layers,
+    check_own_limits,
+    hash_environment,
+    new_hash_seed,
+    rlimits,
+)
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
-from belljar.sandbox.image import PYTHON, ZYGOTE, Image
+from belljar.sandbox.image import INTERPRETER, ZYGOTE, Image
 from belljar.sandbox.pool import Pools
 from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
@@ -85,6 +94,7 @@ class Jail:
         allowlist: the system calls a box may make; the one that comes with the package when None.
         scope: words before a command that start it in a scope with its own control groups; looked up when None and
             there are no other groups.
+        hash_seed: of its boxes' interpreters; a random one when None.
 
     Raises:
         HostFault: the allowlist is damaged.
@@ -92,8 +102,16 @@ class Jail:
 
     name = "jail"
 
-    def __init__(self, image: Image, *, allowlist: Allowlist | None = None, scope: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        image: Image,
+        *,
+        allowlist: Allowlist | None = None,
+        scope: Sequence[str] | None = None,
+        hash_seed: int | None = None,
+    ) -> None:
         self._image = image
+        self._hash_seed = new_hash_seed() if hash_seed is None else hash_seed
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
@@ -106,7 +124,8 @@ class Jail:
 
     def about(self) -> Mapping[str, str]:
         digest = hashlib.sha256(self._filter).hexdigest()
-        return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
+        about = {"backend": self.name, "image": self._image.digest, "seccomp": digest}
+        return about | {"hash_seed": str(self._hash_seed)}
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
         """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
@@ -166,12 +185,12 @@ class Jail:
         """A zygote, in a scope with its own control groups if it can have one."""
         if self._scope:
             with contextlib.suppress(BoxFault):
-                zygote = await Zygote.launch(self._image, self._filter, uids, self._scope)
+                zygote = await Zygote.launch(self._image, self._filter, uids, self._hash_seed, self._scope)
                 groups = Cgroups(delegated(zygote.pid))
                 self._groups = groups if len(groups.uncounted) < len(self._found.uncounted) else self._found
                 return zygote
             self._scope, self._groups = (), self._found  # the user manager does not answer, or gives no scope
-        return await Zygote.launch(self._image, self._filter, uids)
+        return await Zygote.launch(self._image, self._filter, uids, self._hash_seed)
 
     async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
         """The layers that hold in this zygote's boxes."""
@@ -204,7 +223,9 @@ class Zygote:
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image, seccomp: bytes, uids: Uids, scope: Sequence[str] = ()) -> Zygote:
+    async def launch(
+        cls, image: Image, seccomp: bytes, uids: Uids, hash_seed: int, scope: Sequence[str] = ()
+    ) -> Zygote:
         """Start one, with the words of `scope` before it, and wait until it is warm. Its boxes get uids from `uids`.
 
         Raises:
@@ -213,7 +234,7 @@ class Zygote:
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            zygote = cls(control, _spawn(image, theirs, uids, scope), uids)
+            zygote = cls(control, _spawn(image, theirs, uids, hash_seed, scope), uids)
         except OSError as error:
             control.close()
             raise BoxFault(f"the jail's launcher did not start: {error}") from error
@@ -560,12 +581,15 @@ def _to_measure(spec: BoxSpec, limits: Mapping[str, int]) -> dict[str, object]:
     }
 
 
-def _spawn(image: Image, control: socket.socket, uids: Uids, scope: Sequence[str]) -> subprocess.Popen[bytes]:
+def _spawn(
+    image: Image, control: socket.socket, uids: Uids, hash_seed: int, scope: Sequence[str]
+) -> subprocess.Popen[bytes]:
     config = {
         "control": control.fileno(),
         "uids": (NOBODY, 1) if uids.block is None else (uids.block.start, len(uids.block)),
         "root": str(image.root),
-        "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", ZYGOTE],
+        "program": [*INTERPRETER, ZYGOTE],
+        "environment": hash_environment(hash_seed),
     }
     return subprocess.Popen(  # noqa: S603
         [*scope, sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],

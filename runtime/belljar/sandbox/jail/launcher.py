@@ -191,8 +191,9 @@ def become_zygote(config: "dict[str, object]", control: int, proc: int) -> None:
     for descriptor in (control, proc):
         os.set_inheritable(descriptor, True)
     program = [str(word) for word in config["program"]]  # type: ignore[attr-defined]
-    # The program comes from the host, and the environment is empty.
-    os.execve(program[0], [*program, json.dumps({"control": control, "proc": proc})], {})  # noqa: S606
+    environment = dict(config["environment"])  # type: ignore[call-overload]
+    # Both come from the host, and nothing of its own environment with them.
+    os.execve(program[0], [*program, json.dumps({"control": control, "proc": proc})], environment)  # noqa: S606
 
 
 def main() -> None:
