@@ -37,6 +37,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Described
 
+from belljar.audit.events import HttpRequest
 from belljar.engine import Progress
 from belljar.errors import (
     BelljarError,
@@ -116,6 +117,7 @@ class McpService:
         self,
         caller_of: Callable[[Scope], Awaitable[Caller]],
         enter: Callable[[Scope, Any], None] = lambda _scope, _caller: None,
+        refused: Callable[[Scope, HttpRequest], Awaitable[object]] | None = None,
     ) -> McpHttp:
         """The tools as an ASGI application, for one path.
 
@@ -123,9 +125,10 @@ class McpService:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
             enter: lets a request of this caller's in. Raises Busy where there are too many.
+            refused: records that nobody whom we know was refused; if None, each time.
         """
         server = self.server(lambda context: context.request.scope["belljar.caller"], _span_of)
-        return McpHttp(self._host, server, caller_of, self.aclose, enter)
+        return McpHttp(self._host, server, caller_of, self.aclose, enter, refused)
 
     def server(
         self, caller_of: Callable[[Any], Caller], span_of: Callable[[Any], TraceParent | None] = lambda _: None
@@ -256,8 +259,10 @@ class McpHttp:
         caller_of: Callable[[Scope], Awaitable[Caller]],
         end: Callable[[], Awaitable[None]],
         enter: Callable[[Scope, Any], None],
+        refused: Callable[[Scope, HttpRequest], Awaitable[object]] | None,
     ) -> None:
         self._host = host
+        self._refused = refused or (lambda _scope, event: host.log(event))
         self._end = end
         self._enter = enter
         self._caller_of = caller_of
@@ -290,8 +295,7 @@ class McpHttp:
             caller = await self._caller_of(scope)
         except Refusal as refusal:
             status = 429 if refusal.code == "access.throttled" else 401
-            if status != 429:  # whoever goes on nevertheless fills no log
-                await self._host.log(request_record(None, "MCP", status, code=refusal.code))
+            await self._refused(scope, request_record(None, "MCP", status, code=refusal.code))
             failed = _Failed("refused", refusal.code, str(refusal), status=status)
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)

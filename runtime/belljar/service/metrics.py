@@ -266,6 +266,8 @@ class Metrics:
 
     def _http_request(self, _run: str, event: HttpRequest) -> None:
         self._http.add(event.route, f"{event.status // 100 % 10}xx")
+        if event.unlogged is not None:
+            self._http.add(_OTHER, "4xx", more=event.unlogged)
 
     def _hook_delivered(self, _run: str, event: HookDelivered) -> None:
         self._hooks.add("arrived" if event.arrived else "given_up")

@@ -23,7 +23,6 @@ __all__ = ["DeskActions", "DeskQueue"]
 
 _log = logging.getLogger("belljar")
 _LISTED: Final = 50
-_THROTTLED: Final = "access.throttled"
 # How long a form waits for a cell that may be over at once.
 _AT_ONCE_S: Final = 0.3
 _ACTION_CHARS_MAX: Final = 400
@@ -114,10 +113,14 @@ class DeskActions:
         self._service.strangers.check(address)
         self._service.strangers.failed(address)
 
-    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
-        if visitor is None and code is not None and (code == _THROTTLED or not code.startswith("access.")):
-            return  # a stranger may send as many of these as they like: they fill no log
-        await self._service.host.log(request_record(visitor, route, status, code=code))
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None, address: str) -> None:
+        record, refusals = request_record(visitor, route, status, code=code), self._service.refusals
+        if visitor is not None or code is None:
+            await self._service.host.log(record)
+        elif code.startswith("access."):
+            await refusals.tell(address, record)
+        else:  # no form of ours
+            refusals.count(address, record)
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
         await self._service.desk.cancel(run, by=visitor.name)
