@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from importlib import metadata
@@ -73,6 +74,8 @@ _INSTRUCTIONS: Final = (
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
 # Of a request that is refused before anybody looks for a tool in it.
 _STATUSES: Final = {"requests.tenant": 503, "service.busy": 503, "request.slow": 408, "route.method": 405}
+# How often who sent a call is looked at again.
+_PROOF_S: Final = 15.0
 # When a place may be free again: many calls take no longer.
 _AGAIN_S: Final = 1.0
 _log = logging.getLogger("belljar.service")
@@ -97,6 +100,10 @@ class _Failed(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 500
 
 
+async def _proven(_context: Any) -> None:
+    """Of whoever started this process there is nothing to look at again."""
+
+
 class McpService:
     """The tools of one host, for as many clients as come. Close it before the desk.
 
@@ -118,6 +125,7 @@ class McpService:
         caller_of: Callable[[Scope], Awaitable[Caller]],
         enter: Callable[[Scope, Any], None] = lambda _scope, _caller: None,
         refused: Callable[[Scope, HttpRequest], Awaitable[object]] | None = None,
+        proof_s: float = _PROOF_S,
     ) -> McpHttp:
         """The tools as an ASGI application, for one path.
 
@@ -126,23 +134,43 @@ class McpService:
                 out.
             enter: lets a request of this caller's in. Raises Busy where there are too many.
             refused: records that nobody whom we know was refused; if None, each time.
+            proof_s: how often it is looked, while a call lasts, who sent it, in seconds.
         """
-        server = self.server(lambda context: context.request.scope["belljar.caller"], _span_of)
+        server = self.server(
+            lambda context: context.request.scope["belljar.caller"],
+            _span_of,
+            lambda context: caller_of(context.request.scope),
+            proof_s,
+        )
         return McpHttp(self._host, server, caller_of, self.aclose, enter, refused)
 
     def server(
-        self, caller_of: Callable[[Any], Caller], span_of: Callable[[Any], TraceParent | None] = lambda _: None
+        self,
+        caller_of: Callable[[Any], Caller],
+        span_of: Callable[[Any], TraceParent | None] = lambda _: None,
+        prove: Callable[[Any], Awaitable[object]] = _proven,
+        proof_s: float = _PROOF_S,
     ) -> Server[Any]:
         """The SDK's server with our tools.
 
         Args:
             caller_of: who sent a request, from its context.
             span_of: the span of theirs that it is part of.
+            prove: raises AccessDenied where who sent a request is not let in any more; asked each `proof_s` seconds.
         """
 
         async def call_tool(context: Any, params: Any) -> CallToolResult:
             latest = _Latest()
-            call = Call(self._desk, self._offer, caller_of(context), self._demand, latest.put, span_of(context))
+            call = Call(
+                self._desk,
+                self._offer,
+                caller_of(context),
+                self._demand,
+                latest.put,
+                functools.partial(prove, context),
+                proof_s,
+                span_of(context),
+            )
             return await self._answer(call, latest, params.name, params.arguments, context.session)
 
         async def list_tools(_context: Any, _params: Any) -> ListToolsResult:

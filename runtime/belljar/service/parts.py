@@ -256,7 +256,7 @@ class _Mcp:
         async def refused(scope: Scope, event: HttpRequest) -> None:
             await service.refusals.tell(address_of(scope), event)
 
-        return McpService(service.desk, offer, demand=demand).http(who, enter, refused)
+        return McpService(service.desk, offer, demand=demand).http(who, enter, refused, service.settings.heartbeat_s)
 
 
 def _mcp(service: Service) -> Extra:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -127,18 +128,40 @@ def test_whoever_has_no_session_fills_no_log(service: Serving, jar: Jar) -> None
     assert len(made) < 15
 
 
+async def run_python(service: Serving, key: str, code: str) -> Any:
+    headers = {"authorization": f"Bearer {key}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+        McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
+    ):
+        return await client.call_tool("run_python", {"code": code, "tenant": "acme"})
+
+
+def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar: Jar) -> None:
+    options = {"extras": parts()}
+    with serving(jar, models=[DemoModel()], options=options, heartbeat_s=0.1) as service, service.client() as admin:
+        key = service.key_of("runner", "acme")
+
+        def states() -> list[str]:
+            return [one["state"] for one in admin.get("/v1/runs").json()["runs"]]
+
+        with ThreadPoolExecutor(1) as beside:
+            asking = beside.submit(lambda: asyncio.run(run_python(service, key, "while True: pass")))
+            until(lambda: states() == ["running"], what="its run is under way")
+            assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+            told = asking.result(PATIENCE_S)
+        assert told.is_error
+        assert told.meta["belljar.error"]["code"] == "access.revoked"
+        assert states() == ["running"]
+        (run,) = admin.get("/v1/runs").json()["runs"]
+        admin.delete(f"/v1/runs/{run['run']}")
+    (call,) = [one for one in requests(jar) if one.route == "MCP run_python"]
+    assert (call.status, call.code, call.of) == (401, "access.revoked", run["run"])
+
+
 def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
     key = service.key_of("runner", "acme")
-
-    async def ask(shown: str) -> Any:
-        headers = {"authorization": f"Bearer {shown}"}
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
-            McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
-        ):
-            return await client.call_tool("run_python", {"code": "FINAL(6 * 7)", "tenant": "acme"})
-
-    told = asyncio.run(ask(key))
+    told = asyncio.run(run_python(service, key, "FINAL(6 * 7)"))
     assert not told.is_error, told
     assert told.structured_content["answer"] == 42
     with service.client() as admin:  # it was an order like any other
