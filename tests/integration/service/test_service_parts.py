@@ -15,18 +15,20 @@ import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
+from belljar import Host
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
 from belljar.errors import AuditUnavailable, HostFault
 from belljar.service.app import Extra
-from belljar.service.pages import DemoModel
+from belljar.service.metrics import HostSources, Metrics, Reading
+from belljar.service.pages import DemoModel, HostReader, Visitor
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
-from tests.waiting import until
+from tests.waiting import in_time, until
 
 ASKED = {
     "question": "What is it?",
@@ -126,6 +128,31 @@ def test_whoever_has_no_session_fills_no_log(service: Serving, jar: Jar) -> None
     made = [(one.route, one.code) for one in requests(jar)[before:]]
     assert {*made} == {("POST /login", "access.unknown")}
     assert len(made) < 15
+
+
+def test_health_and_metrics_tell_how_many_boxes_are_ready_and_in_use(jar: Jar) -> None:
+    visitor = Visitor("key:a", None, "admin", "", lambda _action, _tenant: True)
+
+    async def told(host: Host) -> tuple[dict[str, str], Reading]:
+        async with contextlib.aclosing(HostReader(host, version="1")) as reader:
+            (boxes,) = [one for one in (await reader.health(visitor)).sections if one.title == "Boxes"]
+        return {fact.label: fact.value for fact in boxes.facts}, await HostSources(host).read()
+
+    async def go() -> None:
+        async with Host(state=jar.at, environ=jar.environ(), pool=2) as host:
+            facts, reading = await told(host)
+            assert (facts["ready now"], facts["in use by runs"], reading.ready) == ("none", "0", {})
+            await host.prepare()
+            async with host.session(tenant="acme"):
+                async with in_time(PATIENCE_S, "another box takes the place of the one in use"):
+                    while host.boxes_ready() != {"jail": 2}:  # noqa: ASYNC110 - it tells nobody
+                        await asyncio.sleep(0.01)
+                facts, reading = await told(host)
+            assert (facts["ready now"], facts["in use by runs"]) == ("2 of jail", "1")
+            assert (reading.ready, reading.boxes) == ({"jail": 2}, 1)
+            assert b'belljar_boxes_ready{backend="jail"} 2.0' in Metrics().show(reading)
+
+    asyncio.run(go())
 
 
 async def run_python(service: Serving, key: str, code: str) -> Any:
