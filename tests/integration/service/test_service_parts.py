@@ -130,6 +130,16 @@ def test_whoever_has_no_session_fills_no_log(service: Serving, jar: Jar) -> None
     assert len(made) < 15
 
 
+def test_a_session_whose_first_cell_is_refused_is_closed(service: Serving) -> None:
+    with browser(service) as client, service.client() as admin:
+        token = client.get("/playground").text.partition('name="token" value="')[2].partition('"')[0]
+        asked = {"code": "x = 1\n" * 200_000, "stays": "1", "model": "scripted:demo", "policy": "standard"}
+        answer = client.post("/playground", data={**asked, "tenant": "acme", "token": token})
+        assert (answer.status_code, "limits.code" in answer.text) == (400, True), answer.text
+        until(lambda: admin.get("/v1/sessions").json()["sessions"] == [], what="no box waits for nobody")
+        assert [one["state"] for one in admin.get("/v1/runs").json()["runs"]] == ["ok"]
+
+
 def test_health_and_metrics_tell_how_many_boxes_are_ready_and_in_use(jar: Jar) -> None:
     visitor = Visitor("key:a", None, "admin", "", lambda _action, _tenant: True)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any, Final, cast
 
 from belljar.audit.export.view import Fact
-from belljar.engine import CellResult
 from belljar.identity import Language, Tenant
-from belljar.jobs import AskedAgain, AskedSession, Context, Desk, NoSuchRun, OrderState, RegisteredContext, TextContext
+from belljar.jobs import (
+    AskedAgain,
+    AskedSession,
+    Context,
+    Desk,
+    NoSuchRun,
+    NoSuchSession,
+    OrderState,
+    RegisteredContext,
+    TextContext,
+)
 from belljar.ledger import Period
 from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
@@ -103,7 +115,7 @@ class DeskActions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._cells: set[asyncio.Task[CellResult]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
 
     async def login(self, secret: str, address: str) -> Login:
         session = await self._service.access.log_in(secret, address=address)
@@ -140,21 +152,38 @@ class DeskActions:
         if asked.stays:
             stays = {name: getattr(wanted, name) for name in AskedSession.__struct_fields__}
             run = (await desk.open_session(AskedSession(**stays), tenant=asked.tenant, by=visitor.name)).session
-            await self.cell(visitor, run, asked.code)
+            first = self._start(self._service.desk.execute(run, asked.code))
+            first.add_done_callback(functools.partial(self._close_refused, run))
+            await self._look(first)
             return run
         return (await desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
 
     async def cell(self, visitor: Visitor, run: str, code: str) -> None:
         """What is refused is so at once; a cell that takes longer goes on, and the run's page shows it."""
-        task = asyncio.create_task(self._service.desk.execute(run, code))
-        self._cells.add(task)
+        await self._look(self._start(self._service.desk.execute(run, code)))
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._beside.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    async def _look(self, task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task}, timeout=_AT_ONCE_S)
         if task.done():
             task.result()
 
-    def _done(self, task: asyncio.Task[CellResult]) -> None:
-        self._cells.discard(task)
+    def _close_refused(self, run: str, first: asyncio.Task[Any]) -> None:
+        """Nobody was shown a session whose first cell is refused: it would keep its box until it is idle for long."""
+        if not first.cancelled() and first.exception() is not None:
+            self._start(self._closed(run))
+
+    async def _closed(self, run: str) -> None:
+        with contextlib.suppress(NoSuchSession):
+            await self._service.desk.close_session(run)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("belljar: a cell of a session: %s", error)
 
