@@ -52,6 +52,7 @@ from belljar.errors import (
 from belljar.host import Host
 from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Busy, Desk
+from belljar.jobs.words import told_words
 from belljar.service.problems import retry_after, status_of
 from belljar.service.records import request_record
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
@@ -414,13 +415,13 @@ def _failed(error: BelljarError) -> _Failed:
             return _Failed("our side", error.code, _GENERIC)
         case QuotaExceeded():
             # Numbers of a level above the caller's are somebody else's.
-            told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
-            return _Failed("quota", error.code, told, *numbers, retry_after(error), status=429)
+            numbers = (None, None) if error.told else (error.limit, error.observed)
+            return _Failed("quota", error.code, told_words(error), *numbers, retry_after(error), status=429)
         case Refusal():
             later = error.code == "run.interrupted"
             status = 503 if later else status_of(error)
             numbers = (error.limit, error.observed)
-            return _Failed("refused", error.code, str(error), *numbers, retry_after(error), status=status)
+            return _Failed("refused", error.code, told_words(error), *numbers, retry_after(error), status=status)
         case ModelFailed():
             return _Failed("the model", "model.failed", "the model gave no answer: try again later", status=502)
         case _:

@@ -19,10 +19,11 @@ from belljar import Host
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable, HostFault
+from belljar.errors import AuditUnavailable, HostFault, QuotaExceeded
 from belljar.service.app import Extra
 from belljar.service.metrics import HostSources, Metrics, Reading
 from belljar.service.pages import DemoModel, HostReader, Visitor
+from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
@@ -165,13 +166,31 @@ def test_health_and_metrics_tell_how_many_boxes_are_ready_and_in_use(jar: Jar) -
     asyncio.run(go())
 
 
-async def run_python(service: Serving, key: str, code: str) -> Any:
+async def call(service: Serving, key: str, tool: str, **arguments: Any) -> Any:
     headers = {"authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
         McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
     ):
-        return await client.call_tool("run_python", {"code": code, "tenant": "acme"})
+        return await client.call_tool(tool, {**arguments, "tenant": "acme"})
+
+
+async def run_python(service: Serving, key: str, code: str) -> Any:
+    return await call(service, key, "run_python", code=code)
+
+
+def test_whoever_asks_from_elsewhere_is_told_what_they_can_do_and_no_command_of_the_host(service: Serving) -> None:
+    key = service.key_of("runner", "acme")
+    with service.client() as admin, service.client(key) as client:
+        set_to = {"tenant": "acme", "limits": {"total": {"context_bytes": 1}}}
+        assert admin.patch("/v1/quotas", json=set_to).status_code == 200
+        refused = client.post("/v1/contexts", json={"kind": "text", "name": "log", "text": "too long"})
+        told = asyncio.run(call(service, key, "register_context", name="log", text="too long"))
+    words = [problem(refused, 429, "context.stored")["detail"], told.meta["belljar.error"]["message"]]
+    words.append(_words(QuotaExceeded("no room; remove others (`belljar context rm`)", code="context.stored"))["why"])
+    for one in words:
+        assert "ask an operator to raise the limit (`PATCH /v1/quotas`)" in one
+        assert "belljar" not in one
 
 
 def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar: Jar) -> None:

@@ -23,6 +23,7 @@ from belljar.jobs import (
     RegisteredContext,
     TextContext,
 )
+from belljar.jobs.words import outside
 from belljar.ledger import Period
 from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
@@ -97,7 +98,7 @@ def _compared(found: Replay) -> Compared:
             told[label] = "nothing" if action is None else action.says()[:_ACTION_CHARS_MAX]
     facts = [Fact(label=label, value=value) for label, value in told.items() if value is not None]
     facts += [Fact(label=f"other {name}", value=f"{old} then, {new} now") for name, (old, new) in found.differs.items()]
-    facts += [Fact(label="missing", value=line) for line in found.missing]
+    facts += [Fact(label="missing", value=outside(line)) for line in found.missing]
     facts += [Fact(label="refused now", value=f"{one.code}, {one.count:,} times") for one in found.refused]
     return Compared(tone=tone, word=word, facts=facts, lines=found.lines)
 

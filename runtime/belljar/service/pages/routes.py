@@ -36,6 +36,7 @@ from belljar.errors import (
 from belljar.heavy import off_loop
 from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.jobs import Busy
+from belljar.jobs.words import told_words
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
@@ -657,7 +658,7 @@ def _status(error: BelljarError, otherwise: int = 400) -> int:
 def _words(error: BelljarError) -> dict[str, str]:
     """What an error page says. What is wrong with the host, and where, is for its log."""
     if isinstance(error, Refusal) and error.code not in _NOT_SECRET:
-        return {"code": error.code, "why": str(error)}
+        return {"code": error.code, "why": told_words(error)}
     if isinstance(error, Refusal):
         return {"code": error.code, "why": "nothing has happened here yet: start a run first"}
     return {"code": type(error).__name__, "why": "the host cannot do this now: its own log says why; try again later"}
