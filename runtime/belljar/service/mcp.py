@@ -74,7 +74,13 @@ _INSTRUCTIONS: Final = (
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
 # Of a request that is refused before anybody looks for a tool in it.
-_STATUSES: Final = {"requests.tenant": 503, "service.busy": 503, "request.slow": 408, "route.method": 405}
+_STATUSES: Final = {
+    "requests.tenant": 503,
+    "service.busy": 503,
+    "request.slow": 408,
+    "request.values": 413,
+    "route.method": 405,
+}
 # How often who sent a call is looked at again.
 _PROOF_S: Final = 15.0
 # When a place may be free again: many calls take no longer.

@@ -43,6 +43,7 @@ from belljar.service.records import address_of, request_record
 from belljar.service.routes import Asking, Refused, Route, Service, cookie_of, who_asks, whole_host
 from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
+from belljar.service.values import Values
 from belljar.tasks import stopped
 
 if TYPE_CHECKING:
@@ -221,8 +222,15 @@ class _Mcp:
         assert self._made is not None, "it runs"
         self._wanted.set()
         app = await asyncio.shield(self._made)
+        values = Values()
         with _counted(self._service, scope, receive, within_s=self._service.settings.body_s) as receiving:
-            await app(scope, receiving, send)
+
+            async def counting() -> Message:
+                message = await receiving()
+                values.feed(message.get("body", b""))
+                return message
+
+            await app(scope, counting, send)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

@@ -54,6 +54,7 @@ from belljar.service.refusals import Refusals
 from belljar.service.room import Room
 from belljar.service.settings import ServiceSettings
 from belljar.service.streams import READINGS_MAX
+from belljar.service.values import Values, decode
 
 __all__ = [
     "COOKIE",
@@ -529,7 +530,7 @@ def decoded(data: bytes, kind: Any) -> Any:
         Refused: it is not JSON.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data, kind)
     except msgspec.ValidationError as error:
         raise _unfit(error, kind, "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -566,6 +567,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
 
     Raises:
         Refused: it is longer, or takes longer.
+        InvalidInput: `request.values`: of JSON, it has too many values.
         Busy: too much is held for others.
     """
     request = asking.request
@@ -573,7 +575,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
     told = request.headers.get("content-length", "0")
     if not told.isdecimal() or int(told) > most:
         raise too_long
-    parts, size = [], 0
+    parts, size, values = [], 0, Values()
     try:
         async with asyncio.timeout(within_s):
             async for part in request.stream():
@@ -581,6 +583,8 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
                 if size > most:
                     raise too_long
                 asking.hold(len(part))
+                if asking.route.media == JSON:
+                    values.feed(part)
                 parts.append(part)
     except TimeoutError:
         raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None

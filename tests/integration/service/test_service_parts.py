@@ -26,6 +26,7 @@ from belljar.service.pages import DemoModel, HostReader, Visitor
 from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
+from belljar.service.values import VALUES_MAX
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
@@ -213,6 +214,15 @@ def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar:
         admin.delete(f"/v1/runs/{run['run']}")
     (call,) = [one for one in requests(jar) if one.route == "MCP run_python"]
     assert (call.status, call.code, call.of) == (401, "access.revoked", run["run"])
+
+
+def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, jar: Jar) -> None:
+    many = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[%b]}' % b",".join([b"0"] * VALUES_MAX)
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    with service.client() as client:
+        answer = client.post("/mcp", content=many, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request.values")
+    assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.values"]
 
 
 def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
