@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
-from belljar import Host
+from belljar import Host, ModelReply, ModelRequest
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
@@ -37,6 +38,23 @@ ASKED = {
     "model": "scripted:demo",
     "contexts": {"context": {"kind": "text", "text": "a short text"}},
 }
+
+
+class Held(DemoModel):
+    """It answers once it may: at the latest when the block ends."""
+
+    def __init__(self) -> None:
+        self._go = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        await asyncio.to_thread(self._go.wait)
+        return await super().complete(request)
 
 
 @pytest.fixture
@@ -170,7 +188,7 @@ def test_health_and_metrics_tell_how_many_boxes_are_ready_and_in_use(jar: Jar) -
 async def call(service: Serving, key: str, tool: str, **arguments: Any) -> Any:
     headers = {"authorization": f"Bearer {key}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+        httpx2.AsyncClient(headers=headers, timeout=2 * PATIENCE_S, trust_env=False) as http,
         McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
     ):
         return await client.call_tool(tool, {**arguments, "tenant": "acme"})
@@ -195,25 +213,27 @@ def test_whoever_asks_from_elsewhere_is_told_what_they_can_do_and_no_command_of_
 
 
 def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar: Jar) -> None:
-    options = {"extras": parts()}
-    with serving(jar, models=[DemoModel()], options=options, heartbeat_s=0.1) as service, service.client() as admin:
+    options, held = {"extras": parts()}, Held()
+    with serving(jar, models=[held], options=options, heartbeat_s=0.1) as service, service.client() as admin:
         key = service.key_of("runner", "acme")
 
         def states() -> list[str]:
             return [one["state"] for one in admin.get("/v1/runs").json()["runs"]]
 
-        with ThreadPoolExecutor(1) as beside:
-            asking = beside.submit(lambda: asyncio.run(run_python(service, key, "while True: pass")))
+        asked = {"question": "What is it?", "text": "a short text"}
+        with ThreadPoolExecutor(1) as beside, held:
+            asking = beside.submit(lambda: asyncio.run(call(service, key, "answer_over_context", **asked)))
             until(lambda: states() == ["running"], what="its run is under way")
             assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
-            told = asking.result(PATIENCE_S)
+            until(asking.done, what="it is told so")
+        told = asking.result()
         assert told.is_error
         assert told.meta["belljar.error"]["code"] == "access.revoked"
-        assert states() == ["running"]
+        until(lambda: states() != ["running"], what="its run is over")
+        assert states() == ["ok"]
         (run,) = admin.get("/v1/runs").json()["runs"]
-        admin.delete(f"/v1/runs/{run['run']}")
-    (call,) = [one for one in requests(jar) if one.route == "MCP run_python"]
-    assert (call.status, call.code, call.of) == (401, "access.revoked", run["run"])
+    (record,) = [one for one in requests(jar) if one.route == "MCP answer_over_context"]
+    assert (record.status, record.code, record.of) == (401, "access.revoked", run["run"])
 
 
 def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, jar: Jar) -> None:
