@@ -67,7 +67,7 @@ class HostActions:
 
     def stranger(self, address: str) -> None: ...
 
-    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None, address: str) -> None:
         self.recorded.append(("" if visitor is None else visitor.name, route, status, code))
 
     async def cancel(self, visitor: Visitor, run: str) -> None:

@@ -20,7 +20,7 @@ from belljar.engine import Result, Status
 from belljar.jobs import IdempotencyConflict
 from belljar.policy import dump, load, presets, schema
 
-__all__ = ["REFERENCE", "reference"]
+__all__ = ["REFERENCE", "coded", "reference"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference.md"
@@ -201,13 +201,19 @@ def _values(text: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------------- codes
 
 
-def _codes() -> list[str]:
-    found = dict(CHOSEN_BEFORE)
+def coded() -> Iterator[tuple[Path, str, str, str]]:
+    """Each place of the source that makes something with a code: the file, the code, the type, and what it says."""
     for path in sorted(RUNTIME.rglob("*.py")):
         tree = ast.parse(path.read_text())
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             for code in _codes_of(call):
-                found.setdefault(code, (_name(call.func), _says(call)))
+                yield path, code, _name(call.func), _says(call)
+
+
+def _codes() -> list[str]:
+    found = dict(CHOSEN_BEFORE)
+    for _, code, kind, says in coded():
+        found.setdefault(code, (kind, says))
     rows = [
         [f"`{code}`", f"`{kind}`" if kind in KINDS else "", says or OF_THE_BOX.get(code, "")]
         for code, (kind, says) in sorted(found.items())

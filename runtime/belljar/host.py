@@ -763,6 +763,10 @@ class Host:
         """The backends that have been opened."""
         return sorted(self._backends)
 
+    def boxes_ready(self) -> dict[str, int]:
+        """How many unused boxes each of them has ready now."""
+        return {name: self._backends[name].ready() for name in self.backends()}
+
     @property
     def environ(self) -> Mapping[str, str]:
         """Where keys and folders are looked up."""

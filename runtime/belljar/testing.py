@@ -154,6 +154,9 @@ class ToyBackend:
     async def warm(self, spec: BoxSpec, size: int) -> None:
         """Keeps none ready: a start is a fork."""
 
+    def ready(self) -> int:
+        return 0
+
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> ToyBox:
         check_layers(TOY, spec.requires, ToyBox.layers)
         box = ToyBox(await asyncio.to_thread(_spawn, spec))

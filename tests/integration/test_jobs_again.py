@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +12,25 @@ import pytest
 
 from belljar.audit import Record, records
 from belljar.errors import InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
-from belljar.jobs import Asked, AskedAgain, Busy, Context, Desk, DeskLimits, OrderState, RegisteredContext, TextContext
+from belljar.host import Host
+from belljar.jobs import (
+    Asked,
+    AskedAgain,
+    Busy,
+    Context,
+    Desk,
+    DeskLimits,
+    NoSuchRun,
+    OrderState,
+    RegisteredContext,
+    TextContext,
+)
+from belljar.jobs.again import Again, read_again
 from belljar.service.pages import DemoModel
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_jobs import ACME, HANGS, OTHER, Gate, code, desk_of, of, state, until
+from tests.waiting import in_time
 
 T = TypeVar("T")
 DEMO = "scripted:demo"
@@ -175,6 +190,41 @@ def test_a_drain_interrupts_a_replay_under_way(jar: Jar) -> None:
     assert drive(go()).state == "interrupted"
 
 
+def test_whoever_does_many_runs_again_holds_up_nobody_else(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While records of one tenant are read that take for ever, another's is."""
+    reading: list[str] = []
+    go_on = threading.Event()
+
+    def slow(host: Host, asked: AskedAgain) -> Again:
+        found = read_again(host, asked)
+        if found.tenant.levels[0] == ACME.levels[0]:
+            reading.append(asked.run)
+            go_on.wait(PATIENCE_S)
+        return found
+
+    monkeypatch.setattr("belljar.jobs.desk.read_again", slow)
+
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            theirs = await code(desk, "FINAL(1)", ACME)
+            ours = await code(desk, "FINAL(1)", OTHER)
+            for run in (theirs, ours):
+                await desk.wait(run, PATIENCE_S)
+            many = [asyncio.create_task(again(desk, theirs)) for _ in range(6)]
+            try:
+                await until(lambda: reading)
+                async with in_time(PATIENCE_S / 2, "another tenant's record is read"):
+                    replay = await again(desk, ours)
+                await state(desk, replay, "ok")
+                assert len(reading) == 1
+            finally:
+                go_on.set()
+            for replay in await asyncio.gather(*many):
+                await state(desk, replay, "ok")
+
+    drive(go())
+
+
 def test_what_cannot_be_done_again_is_refused_when_it_is_ordered(jar: Jar) -> None:
     async def go() -> None:
         async with desk_of(jar, models=[DemoModel()]) as desk:
@@ -187,7 +237,7 @@ def test_what_cannot_be_done_again_is_refused_when_it_is_ordered(jar: Jar) -> No
             await desk.wait(replay, PATIENCE_S)
             fork = {"from_turn": 1, "model": DEMO}
             refused: list[tuple[type[Refusal], str, Callable[[], Any]]] = [
-                (InvalidInput, "audit.no_run", lambda: again(desk, "20200101T000000-000000000000")),
+                (NoSuchRun, "run.unknown", lambda: again(desk, "20200101T000000-000000000000")),
                 (InvalidInput, "replay.unfinished", lambda: again(desk, hanging)),
                 (InvalidInput, "replay.replay", lambda: again(desk, replay)),
                 (InvalidInput, "replay.turn", lambda: again(desk, run, from_turn=9, model=DEMO)),

@@ -102,6 +102,21 @@ def test_each_kind_gets_boxes_of_its_own_and_the_others_keep_theirs() -> None:
     drive(main)
 
 
+def test_what_is_ready_is_what_can_be_taken_now() -> None:
+    async def main(maker: Maker, pools: Pools[Box]) -> None:
+        assert pools.ready == 0
+        await pools.warm(KINDS[0], 2)
+        pools.take(KINDS[1])
+        await until(lambda: maker.of(KINDS[1]) == 2)
+        assert pools.ready == 4
+        maker.may.clear()
+        await next(iter(maker.boxes)).kill()
+        assert pools.ready == 3
+        maker.may.set()
+
+    drive(main)
+
+
 def test_there_are_never_more_than_so_many_kinds_and_the_least_used_goes() -> None:
     async def main(maker: Maker, pools: Pools[Box]) -> None:
         kept, first, *others = KINDS

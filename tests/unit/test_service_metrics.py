@@ -113,10 +113,11 @@ def test_what_is_logged_is_counted() -> None:
         RequestRefused(cell=1, asked="read", code="x", count=4),
     )
     told(metrics, HttpRequest(by="key:1", route="GET /v1/runs/{run}", status=404))
+    told(metrics, HttpRequest(by="nobody", route="GET /v1/runs", status=401, unlogged=3))
     told(metrics, RunFinished(status="ok", calls=2, wall_ms=2030))
     told(metrics, HookDelivered(hook="h", delivery="d", told="run.ended", of="r", attempts=1, arrived=True))
     found = values(metrics)
-    assert found["belljar_log_records_total"] == 11
+    assert found["belljar_log_records_total"] == 12
     assert found["belljar_runs_total{kind=root,status=ok}"] == 1
     assert found["belljar_start_seconds_bucket{le=0.02}"] == 0
     assert found["belljar_start_seconds_bucket{le=0.05}"] == 1
@@ -127,6 +128,7 @@ def test_what_is_logged_is_counted() -> None:
     assert found["belljar_provider_errors_total{code=529}"] == 1
     assert found["belljar_refusals_total{code=x}"] == 4
     assert found["belljar_http_requests_total{route=GET /v1/runs/{run},status=4xx}"] == 1
+    assert found["belljar_http_requests_total{route=other,status=4xx}"] == 3
     assert found["belljar_run_seconds_sum"] == 2.03
     assert found["belljar_hook_deliveries_total{outcome=arrived}"] == 1
     assert found["process_resident_memory_bytes"] > 0

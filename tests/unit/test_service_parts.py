@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.config import ServiceTable
+from belljar.engine import CellResult, ErrorInfo, Limit
 from belljar.errors import (
     AccessDenied,
     AccessThrottled,
@@ -33,12 +34,13 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.jobs import Busy, IdempotencyConflict
-from belljar.jobs.words import without_paths
+from belljar.jobs.words import told_result, told_words, without_paths
 from belljar.models.resolve import Registry
 from belljar.service.guard import Guard, client_of, is_ours
 from belljar.service.problems import problem_of
 from belljar.service.scopes import below, page_of
 from belljar.service.settings import ServiceSettings, check_bind, read_settings
+from tests.reference import coded
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -125,6 +127,39 @@ def test_what_only_whoever_runs_the_host_can_do_is_not_advised_to_others(model: 
     assert ascii(model) in told
     assert not re.search("scripted:|aclose|_KEY", told)
     assert "this service" in told
+
+
+# Which no request reaches: what starts a service, proofs in files, folders as contexts.
+_AT_THE_HOST = {"access.extra", "audit.key", "audit.receipt", "config.invalid", "service.exposed", "state.folder"}
+_AT_THE_HOST |= {"context.not_json", "context.unreadable"}
+_FOR_WHO_IS_THERE = re.compile(r"`belljar |(?<![\w-])--[a-z]|belljar\[|BELLJAR_")
+
+
+def test_no_refusal_advises_what_only_whoever_is_at_the_host_can_do() -> None:
+    changed = set()
+    for path, code, kind, says in coded():
+        if path.parent.name == "cli" or code in _AT_THE_HOST:
+            continue
+        told = told_words((LayerMissing if kind == "LayerMissing" else Refusal)(says, code=code))
+        assert not _FOR_WHO_IS_THERE.search(told), (path, code, told)
+        if _FOR_WHO_IS_THERE.search(says):
+            changed.add(code)
+            assert "a command of the host" not in told, "it says what else can be done"
+    assert {"context.stored", "quota.tenant.depth", "replay.policy"} <= changed
+
+
+def test_a_result_does_not_either() -> None:
+    met = ErrorInfo("QuotaExceeded", "tenant acme may have 1; do without it, or raise it (`belljar quota set acme`)")
+    told = []
+    for limit in (Limit.of("quota.tenant.depth", 1, 2), None):
+        cell = CellResult(status="quota", stdout="", stderr="", truncated=False, error=met, limit=limit, wall_s=0)
+        error = told_result(cell).error
+        assert error is not None
+        told.append(error.message)
+    assert told == [
+        "tenant acme may have 1; do without it, or ask an operator to raise the limit (`PATCH /v1/quotas`)",
+        "tenant acme may have 1; do without it, or raise it (a command of the host)",
+    ]
 
 
 def test_a_known_folder_is_cut_out_with_spaces_in_it() -> None:

@@ -18,7 +18,7 @@ from belljar.access.roles import (
 )
 from belljar.access.sessions import Session, Sessions
 from belljar.access.settings import AccessSettings
-from belljar.access.throttle import Throttle
+from belljar.access.throttle import Throttle, place_of
 from belljar.identity import ROLES, Role
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "demand",
     "grants",
     "permits",
+    "place_of",
 ]

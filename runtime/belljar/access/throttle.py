@@ -19,7 +19,7 @@ from typing import Final
 
 from belljar.errors import AccessThrottled
 
-__all__ = ["Throttle"]
+__all__ = ["Throttle", "place_of"]
 
 _BURST: Final = 10
 _EACH_S: Final = 6.0
@@ -58,7 +58,7 @@ class Throttle:
         Raises:
             AccessThrottled: `access.throttled`.
         """
-        full_at = self._full_at.get(_place(address), -math.inf)
+        full_at = self._full_at.get(place_of(address), -math.inf)
         empty_s = full_at - self._clock() - (self._burst - 1) * self._each_s
         if empty_s > 0:
             seconds = math.ceil(empty_s)
@@ -70,14 +70,14 @@ class Throttle:
 
     def failed(self, address: str) -> None:
         """An attempt from there has failed."""
-        place, now = _place(address), self._clock()
+        place, now = place_of(address), self._clock()
         full_at = max(self._full_at.pop(place, now), now) + self._each_s
         self._full_at[place] = min(full_at, now + self._burst * self._each_s)
         if len(self._full_at) > self._addresses_max:
             self._full_at.popitem(last=False)
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """What is counted together; a text that is no address, such as the path of a socket, counts for itself."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])

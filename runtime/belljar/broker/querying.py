@@ -202,7 +202,7 @@ class Querying:
         """The model that answers. Raises PolicyDenied if there is none, or the wish is for another."""
         if self._sub_model is None:
             raise PolicyDenied(
-                "this run has no model to ask: start it with --sub-model, or do without llm_query", code="model.none"
+                "this run has no model to ask: start it with a sub-model, or do without llm_query", code="model.none"
             )
         # The guest's `model` is only a wish: it may name the run's own sub-model, or nothing.
         if wish is not None and wish != self._sub_model.name:

@@ -5,13 +5,17 @@ A replay asks nobody and is charged nothing; it is a run in the log, and its box
 wait for their turn among the orders of the recorded run's tenant, and take a slot.
 
 The record is read twice: when it is ordered, for what would be refused for certain, and when its turn comes. So an
-order that waits keeps none of it in memory.
+order that waits keeps none of it in memory. Few are read at a time when they are ordered, and of a first-level tenant
+one: whoever orders many waits behind their own, and nobody else does (`Readings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from belljar.errors import InvalidInput
 from belljar.host import Host
@@ -23,7 +27,7 @@ from belljar.models.replay import ReplayTool, Tape
 from belljar.recording import Recording, read_recording
 from belljar.replay import Setting, setting_of
 
-__all__ = ["Again", "TakenOver", "answers_of", "forked_from", "read_again"]
+__all__ = ["Again", "Readings", "TakenOver", "answers_of", "forked_from", "read_again"]
 
 _NAMED_MAX: Final = 80
 
@@ -43,6 +47,21 @@ class TakenOver(NamedTuple):
     fork: Fork
     seed: str | None
     tools: tuple[HostTool, ...] = ()
+
+
+class Readings:
+    """Places for so many records at a time, of which a first-level tenant, with all below it, has one."""
+
+    def __init__(self, most: int) -> None:
+        self._places = asyncio.Semaphore(most)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of those who have or wait for one
+
+    @contextlib.asynccontextmanager
+    async def place(self, tenant: Tenant) -> AsyncIterator[None]:
+        """Wait for a place, and have it for the length of a block."""
+        turn = self._turns.setdefault(tenant.levels[0], asyncio.Lock())
+        async with turn, self._places:
+            yield
 
 
 def read_again(host: Host, asked: AskedAgain) -> Again:

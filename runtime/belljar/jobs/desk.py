@@ -40,7 +40,7 @@ from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded
 from belljar.heavy import off_loop
 from belljar.host import Host, Ticket, Vetted
 from belljar.identity import RunId, Tenant, TraceParent
-from belljar.jobs.again import TakenOver, answers_of, forked_from, read_again
+from belljar.jobs.again import Readings, TakenOver, answers_of, forked_from, read_again
 from belljar.jobs.book import OrderBook
 from belljar.jobs.following import Following
 from belljar.jobs.found import Found, Wish, check_page
@@ -136,7 +136,7 @@ class Desk:
         self._run_s = _RUN_S
         self._prune_at = 0.0
         # What is kept of a run's answers is in memory while it is read, and while it is replayed.
-        self._recordings = asyncio.Semaphore(_RECORDINGS)
+        self._recordings = Readings(_RECORDINGS)
         self._replaying = asyncio.Semaphore(_RECORDINGS)
 
     async def __aenter__(self) -> Self:
@@ -196,12 +196,13 @@ class Desk:
         """As `submit`, for a run that has ended and is to be replayed or forked, as an order of its own tenant.
 
         Raises:
+            NoSuchRun: there is none.
             InvalidInput: it cannot be done again so: as `Replays.replay` and `Replays.fork`.
             Busy, InvalidPolicy, PolicyDenied, QuotaExceeded, HostFault: as `submit`.
         """
         if self._draining:
             raise _stopping()
-        async with self._recordings:
+        async with self._recordings.place(await self.tenant_of(asked.run)):
             tenant, whole, setting = await asyncio.to_thread(read_again, self.host, asked)
         if isinstance(whole, Asked):
             check_asked(whole)

@@ -2,13 +2,14 @@
 
 A refusal's words are for whoever asked, those of a fault of ours are not: they name files, hosts and databases. Of a
 fault there is a sentence that is always the same, and the service's own log has the rest. A refusal's words may have a
-path of this host as well. So whatever looks like one is cut out of every text that leaves (`without_paths`).
+path of this host as well. So whatever looks like one is cut out of every text that leaves (`without_paths`). And they
+may advise what only whoever is at the host can do: then they say what others can (`_ADVICE`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from belljar.errors import (
     BelljarError,
     BoxFault,
     GuestFault,
+    LayerMissing,
     LedgerUnavailable,
     ModelFailed,
     QuotaExceeded,
@@ -26,7 +28,7 @@ from belljar.errors import (
     VerificationFailed,
 )
 
-__all__ = ["FAULTS", "fault_words", "told_result", "told_words", "without_paths"]
+__all__ = ["FAULTS", "fault_words", "outside", "told_result", "told_words", "without_paths"]
 
 _T = TypeVar("_T", Result, CellResult, AskResult)
 
@@ -45,13 +47,31 @@ _PATH: Final = re.compile(
     r"(?:file|unix|npipe)://[^\s'\"`,;:()<>]+|(?<![\w.:/<>-])~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+"
 )
 _ELSEWHERE: Final = "(a path of the host)"
-# Where a refusal's own advice is for whoever runs this host: what whoever asks from outside can do.
-_ADVICE: Final = {
-    "model.denied": "name one that it allows, or another policy",
-    "model.extra": "name another model, or ask whoever runs this service",
-    "model.key": "name another model, or ask whoever runs this service",
-    "model.unknown": "name one of a provider's, or one that this service offers",
+_COMMAND: Final = re.compile(r"`belljar [^`]*`")
+_THERE: Final = "a command of the host"
+# Where a refusal's own advice is for whoever runs this host: after what it begins, and what others can do.
+_ADVICE: Final[Mapping[str, tuple[str, str]]] = {
+    "backend.denied": (": test ", "name one with `backend`"),
+    "context.binary": ("; extract ", "send its text, in UTF-8"),
+    "context.encoding": ("; ", "send it in UTF-8"),
+    "context.stored": (
+        "; ",
+        "give a smaller one, remove others (`DELETE /v1/contexts/{context}`), or ask an operator to raise the limit "
+        "(`PATCH /v1/quotas`)",
+    ),
+    "image.pinned": (": ", "choose another policy, or ask whoever runs this service"),
+    "model.denied": (": ", "name one that it allows, or another policy"),
+    "model.extra": (": ", "name another model, or ask whoever runs this service"),
+    "model.key": (": ", "name another model, or ask whoever runs this service"),
+    "model.unknown": (": ", "name one of a provider's, or one that this service offers"),
+    "model.unpriced": (": ", "name another model, or ask whoever runs this service to say what it costs"),
+    "quota.format": (": ", "ask whoever runs this service"),
+    "quota.tenant.depth": ("; ", "do without it, or ask an operator to raise the limit (`PATCH /v1/quotas`)"),
+    "replay.policy": (": ", "that cannot be done again here"),
+    "tool.denied": (": ", "choose another policy, or do without it"),
 }
+# A layer is for whoever runs this host; which one is missing, the code says.
+_NO_LAYER: Final = "this service's host lacks a layer of the wall ({code}): choose another backend or policy"
 # How something ended whose error has words of the host's, and not of the program's own.
 _OF_THE_HOST: Final = frozenset({"model_failed", "denied", "quota"})
 
@@ -69,13 +89,24 @@ def told_words(error: Exception, folders: Iterable[str] = ()) -> str:
     """
     if not isinstance(error, Refusal):
         return fault_words(error)
+    if isinstance(error, LayerMissing):
+        return _NO_LAYER.format(code=error.code)
     told = error.told if isinstance(error, QuotaExceeded) else None
-    if told is None:
-        told = str(error)
-        what, colon, _ = told.rpartition(": ")
-        if colon and (advice := _ADVICE.get(error.code)) is not None:
-            told = f"{what}: {advice}"
-    return without_paths(told, folders)
+    return outside(_advised(str(error), error.code) if told is None else told, folders)
+
+
+def _advised(text: str, code: str) -> str:
+    """With advice for whoever is not at the host."""
+    if code not in _ADVICE:
+        return text
+    mark, advice = _ADVICE[code]
+    what, found, _ = text.rpartition(mark)
+    return f"{what}{mark[:2]}{advice}" if found else text
+
+
+def outside(text: str, folders: Iterable[str] = ()) -> str:
+    """The text, with neither paths of this host nor commands that are given there."""
+    return _COMMAND.sub(_THERE, without_paths(text, folders))
 
 
 def told_result(result: _T, folders: Iterable[str] = ()) -> _T:
@@ -87,7 +118,8 @@ def told_result(result: _T, folders: Iterable[str] = ()) -> _T:
         found = (words for kind, _, words in FAULTS if kind.__name__ == error.type)
         told = ErrorInfo(error.type, next(found, _OUR_FAULT))
     elif result.status in _OF_THE_HOST:
-        told = msgspec.structs.replace(error, message=without_paths(error.message, folders))
+        words = error.message if result.limit is None else _advised(error.message, result.limit.code)
+        told = msgspec.structs.replace(error, message=outside(words, folders))
     else:
         return result
     return msgspec.structs.replace(result, error=told)

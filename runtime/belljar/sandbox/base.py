@@ -160,6 +160,9 @@ class Backend(Protocol):
         specs at a time: those that were asked for last. A backend that keeps none does nothing. Raises as `start`.
         """
 
+    def ready(self) -> int:
+        """How many boxes it has ready now that no run has had."""
+
     def about(self) -> Mapping[str, str]:
         """Facts for the log: `backend`, its name; `image`, the digest of its boxes' root file system; versions.
 

@@ -60,6 +60,11 @@ class Pool(Generic[_B]):
             before._closed = True
 
     @property
+    def ready(self) -> int:
+        """How many boxes may be taken now."""
+        return 0 if self._closed else sum(box.alive for box in self._boxes)
+
+    @property
     def _lacks_some(self) -> bool:
         return not self._closed and len(self._boxes) + self._coming < self.size
 
@@ -139,6 +144,11 @@ class Pools(Generic[_B]):
         pool = self._of(spec)
         pool.size = size
         await pool.fill()
+
+    @property
+    def ready(self) -> int:
+        """How many boxes may be taken now, of all specs."""
+        return sum(pool.ready for pool in self._pools.values())
 
     def take(self, spec: BoxSpec) -> _B | None:
         """A living box for `spec`, or None; from then on there is a pool for it."""

@@ -74,6 +74,7 @@ def application(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(service.refusals.settling())
             for extra in made:
                 if extra.running is not None:
                     await stack.enter_async_context(extra.running())
@@ -82,7 +83,7 @@ def application(
     app = Starlette(
         routes=[*table, *(route for extra in made for route in extra.routes)],
         lifespan=lifespan,
-        middleware=[Middleware(Guard, settings=settings, observers=service.observers)],
+        middleware=[Middleware(Guard, settings=settings, observers=service.observers, count=service.refusals.count)],
     )
     app.router.redirect_slashes = False
     app.router.default = _Unknown(service)

@@ -23,8 +23,10 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from belljar.audit.events import HttpRequest
 from belljar.config import Network
-from belljar.service.problems import MEDIA_TYPE, problem_of
+from belljar.service.problems import MEDIA_TYPE, Problem, problem_of
+from belljar.service.records import address_of, request_record
 from belljar.service.routes import Refused
 from belljar.service.settings import ServiceSettings
 
@@ -43,6 +45,7 @@ _HEADERS: Final = {
 _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 _FORWARDED_MAX: Final = 32
+_NO_ROUTE: Final = "(none)"
 _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
 )
@@ -54,12 +57,18 @@ class Guard:
 
     Args:
         observers: told of each answer: the route, the status, and the seconds until its head left.
+        count: told of each refusal, with the address that it went to.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServiceSettings, observers: Sequence[Callable[[str, int, float], None]] = ()
+        self,
+        app: ASGIApp,
+        settings: ServiceSettings,
+        observers: Sequence[Callable[[str, int, float], None]] = (),
+        count: Callable[[str, HttpRequest], None] = lambda _address, _event: None,
     ) -> None:
         self._app = app
+        self._count = count
         self._settings = settings
         self._observers = observers
 
@@ -79,7 +88,9 @@ class Guard:
             await send(message)
 
         if (refused := self._refused(scope, headers)) is not None:
-            await _refuse(sending, request, refused)
+            problem = problem_of(refused, request)
+            self._count(address_of(scope), request_record(None, _NO_ROUTE, problem.status, code=refused.code))
+            await _refuse(sending, problem)
             return
         await self._app(scope, receive, sending)
 
@@ -95,7 +106,7 @@ class Guard:
 
     def _believe(self, scope: Scope, headers: Headers) -> None:
         """Let the client be whom trusted proxies tell, and the scheme what they had."""
-        peer = scope["client"][0] if scope.get("client") else ""
+        peer = address_of(scope)
         trusted = self._settings.trusted_proxies
         if not _is_in(peer, trusted):
             return
@@ -113,16 +124,15 @@ class Guard:
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         """Nothing of what was sent: neither the path, nor what is behind it, nor a key."""
-        route = scope.get("belljar.route", "(none)")
+        route = scope.get("belljar.route", _NO_ROUTE)
         for observer in self._observers:
             observer(route, status, seconds)
-        client = scope["client"][0] if scope.get("client") else ""
         told = {
             "request": scope["belljar.request"],
             "route": route,
             "status": status,
             "ms": round(1000 * seconds, 1),
-            "client": client,
+            "client": address_of(scope),
             "by": scope.get("belljar.by", "nobody"),
         }
         _log.info("%s %d", route, status, extra={"http": told})
@@ -174,8 +184,7 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(found.version == network.version and found in network for network in networks)
 
 
-async def _refuse(send: Send, request: str, error: Refused) -> None:
-    problem = problem_of(error, request)
+async def _refuse(send: Send, problem: Problem) -> None:
     data = msgspec.json.encode(problem)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),

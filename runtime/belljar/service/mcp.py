@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from importlib import metadata
@@ -37,6 +38,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Described
 
+from belljar.audit.events import HttpRequest
 from belljar.engine import Progress
 from belljar.errors import (
     BelljarError,
@@ -50,6 +52,7 @@ from belljar.errors import (
 from belljar.host import Host
 from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Busy, Desk
+from belljar.jobs.words import told_words
 from belljar.service.problems import retry_after, status_of
 from belljar.service.records import request_record
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
@@ -71,7 +74,15 @@ _INSTRUCTIONS: Final = (
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
 # Of a request that is refused before anybody looks for a tool in it.
-_STATUSES: Final = {"requests.tenant": 503, "service.busy": 503, "request.slow": 408, "route.method": 405}
+_STATUSES: Final = {
+    "requests.tenant": 503,
+    "service.busy": 503,
+    "request.slow": 408,
+    "request.values": 413,
+    "route.method": 405,
+}
+# How often who sent a call is looked at again.
+_PROOF_S: Final = 15.0
 # When a place may be free again: many calls take no longer.
 _AGAIN_S: Final = 1.0
 _log = logging.getLogger("belljar.service")
@@ -96,6 +107,10 @@ class _Failed(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 500
 
 
+async def _proven(_context: Any) -> None:
+    """Of whoever started this process there is nothing to look at again."""
+
+
 class McpService:
     """The tools of one host, for as many clients as come. Close it before the desk.
 
@@ -116,6 +131,8 @@ class McpService:
         self,
         caller_of: Callable[[Scope], Awaitable[Caller]],
         enter: Callable[[Scope, Any], None] = lambda _scope, _caller: None,
+        refused: Callable[[Scope, HttpRequest], Awaitable[object]] | None = None,
+        proof_s: float = _PROOF_S,
     ) -> McpHttp:
         """The tools as an ASGI application, for one path.
 
@@ -123,23 +140,44 @@ class McpService:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
             enter: lets a request of this caller's in. Raises Busy where there are too many.
+            refused: records that nobody whom we know was refused; if None, each time.
+            proof_s: how often it is looked, while a call lasts, who sent it, in seconds.
         """
-        server = self.server(lambda context: context.request.scope["belljar.caller"], _span_of)
-        return McpHttp(self._host, server, caller_of, self.aclose, enter)
+        server = self.server(
+            lambda context: context.request.scope["belljar.caller"],
+            _span_of,
+            lambda context: caller_of(context.request.scope),
+            proof_s,
+        )
+        return McpHttp(self._host, server, caller_of, self.aclose, enter, refused)
 
     def server(
-        self, caller_of: Callable[[Any], Caller], span_of: Callable[[Any], TraceParent | None] = lambda _: None
+        self,
+        caller_of: Callable[[Any], Caller],
+        span_of: Callable[[Any], TraceParent | None] = lambda _: None,
+        prove: Callable[[Any], Awaitable[object]] = _proven,
+        proof_s: float = _PROOF_S,
     ) -> Server[Any]:
         """The SDK's server with our tools.
 
         Args:
             caller_of: who sent a request, from its context.
             span_of: the span of theirs that it is part of.
+            prove: raises AccessDenied where who sent a request is not let in any more; asked each `proof_s` seconds.
         """
 
         async def call_tool(context: Any, params: Any) -> CallToolResult:
             latest = _Latest()
-            call = Call(self._desk, self._offer, caller_of(context), self._demand, latest.put, span_of(context))
+            call = Call(
+                self._desk,
+                self._offer,
+                caller_of(context),
+                self._demand,
+                latest.put,
+                functools.partial(prove, context),
+                proof_s,
+                span_of(context),
+            )
             return await self._answer(call, latest, params.name, params.arguments, context.session)
 
         async def list_tools(_context: Any, _params: Any) -> ListToolsResult:
@@ -256,8 +294,10 @@ class McpHttp:
         caller_of: Callable[[Scope], Awaitable[Caller]],
         end: Callable[[], Awaitable[None]],
         enter: Callable[[Scope, Any], None],
+        refused: Callable[[Scope, HttpRequest], Awaitable[object]] | None,
     ) -> None:
         self._host = host
+        self._refused = refused or (lambda _scope, event: host.log(event))
         self._end = end
         self._enter = enter
         self._caller_of = caller_of
@@ -290,8 +330,7 @@ class McpHttp:
             caller = await self._caller_of(scope)
         except Refusal as refusal:
             status = 429 if refusal.code == "access.throttled" else 401
-            if status != 429:  # whoever goes on nevertheless fills no log
-                await self._host.log(request_record(None, "MCP", status, code=refusal.code))
+            await self._refused(scope, request_record(None, "MCP", status, code=refusal.code))
             failed = _Failed("refused", refusal.code, str(refusal), status=status)
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)
@@ -382,13 +421,13 @@ def _failed(error: BelljarError) -> _Failed:
             return _Failed("our side", error.code, _GENERIC)
         case QuotaExceeded():
             # Numbers of a level above the caller's are somebody else's.
-            told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
-            return _Failed("quota", error.code, told, *numbers, retry_after(error), status=429)
+            numbers = (None, None) if error.told else (error.limit, error.observed)
+            return _Failed("quota", error.code, told_words(error), *numbers, retry_after(error), status=429)
         case Refusal():
             later = error.code == "run.interrupted"
             status = 503 if later else status_of(error)
             numbers = (error.limit, error.observed)
-            return _Failed("refused", error.code, str(error), *numbers, retry_after(error), status=status)
+            return _Failed("refused", error.code, told_words(error), *numbers, retry_after(error), status=status)
         case ModelFailed():
             return _Failed("the model", "model.failed", "the model gave no answer: try again later", status=502)
         case _:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -75,6 +75,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         boxes: the boxes of runs under way here, those of child runs included.
+        ready: the unused boxes that each backend has ready.
         queued: how many orders wait; `running` are under way.
         unsigned: how many records of the log no checkpoint vouches for yet.
         quotas: how tenants stand.
@@ -82,6 +83,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     boxes: int = 0
+    ready: Mapping[str, int] = {}
     queued: int = 0
     running: int = 0
     unsigned: int | None = None
@@ -129,6 +131,7 @@ class HostSources:
             pass
         return Reading(
             boxes=boxes,
+            ready=self._host.boxes_ready(),
             queued=queued,
             running=running,
             unsigned=unsigned,
@@ -266,6 +269,8 @@ class Metrics:
 
     def _http_request(self, _run: str, event: HttpRequest) -> None:
         self._http.add(event.route, f"{event.status // 100 % 10}xx")
+        if event.unlogged is not None:
+            self._http.add(_OTHER, "4xx", more=event.unlogged)
 
     def _hook_delivered(self, _run: str, event: HookDelivered) -> None:
         self._hooks.add("arrived" if event.arrived else "given_up")
@@ -377,6 +382,10 @@ class _Gauges:
 
     def _gauges(self, now: Reading) -> Iterator[Metric]:
         yield GaugeMetricFamily("belljar_boxes", "Boxes of runs under way.", value=now.boxes)
+        ready = GaugeMetricFamily("belljar_boxes_ready", "Unused boxes, ready for runs.", labels=["backend"])
+        for backend, value in now.ready.items():
+            ready.add_metric([backend], value)
+        yield ready
         yield GaugeMetricFamily("belljar_queue_length", "Orders that wait for their turn.", value=now.queued)
         yield GaugeMetricFamily("belljar_orders_running", "Orders under way.", value=now.running)
         if now.unsigned is not None:

@@ -25,8 +25,9 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from belljar.access import Principal, Session, demand, permits
+from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable, BelljarError
+from belljar.errors import AuditUnavailable, BelljarError, Refusal
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
 from belljar.jobs import Busy, OrderState
@@ -38,10 +39,11 @@ from belljar.service.pages.acting import DeskActions, DeskQueue
 from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.standing import errors_section, queue_section
 from belljar.service.provider_errors import ProviderErrors
-from belljar.service.records import request_record
+from belljar.service.records import address_of, request_record
 from belljar.service.routes import Asking, Refused, Route, Service, cookie_of, who_asks, whole_host
 from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
+from belljar.service.values import Values
 from belljar.tasks import stopped
 
 if TYPE_CHECKING:
@@ -220,8 +222,15 @@ class _Mcp:
         assert self._made is not None, "it runs"
         self._wanted.set()
         app = await asyncio.shield(self._made)
+        values = Values()
         with _counted(self._service, scope, receive, within_s=self._service.settings.body_s) as receiving:
-            await app(scope, receiving, send)
+
+            async def counting() -> Message:
+                message = await receiving()
+                values.feed(message.get("body", b""))
+                return message
+
+            await app(scope, counting, send)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -251,7 +260,11 @@ class _Mcp:
         service = self._service
         offer = Offer(models={name: name for name in (*service.settings.models, DEMO)})
         who, enter = functools.partial(_principal, service, "POST /mcp"), functools.partial(_enter, service)
-        return McpService(service.desk, offer, demand=demand).http(who, enter)
+
+        async def refused(scope: Scope, event: HttpRequest) -> None:
+            await service.refusals.tell(address_of(scope), event)
+
+        return McpService(service.desk, offer, demand=demand).http(who, enter, refused, service.settings.heartbeat_s)
 
 
 def _mcp(service: Service) -> Extra:
@@ -276,7 +289,12 @@ def _metrics(traces: Sequence[Traces], service: Service) -> Extra:
         return traces[0].counts() if traces else (0, 0)
 
     async def admit(scope: Scope) -> None:
-        demand(await _principal(service, "GET /metrics", scope), "metrics.read", None)
+        try:
+            principal = await _principal(service, "GET /metrics", scope)
+        except Refusal as refusal:
+            service.refusals.count(address_of(scope), request_record(None, "GET /metrics", 401, code=refusal.code))
+            raise
+        demand(principal, "metrics.read", None)
 
     page = MetricsPage(metrics, HostSources(service.host, queue=queue, traces=sent), admit=admit)
     return Extra([StarletteRoute("/metrics", page)])

@@ -78,6 +78,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "request.length": 411,
     "request.slow": 408,
     "request.too_long": 413,
+    "request.values": 413,
     "run.not_begun": 409,
     "run.not_live": 409,
     "run.unknown": 404,

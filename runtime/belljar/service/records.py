@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from belljar.access import NOBODY
 from belljar.audit.events import HttpRequest
 from belljar.identity import Tenant
 
-__all__ = ["Known", "request_record"]
+__all__ = ["Known", "address_of", "request_record"]
 
 _OF_CHARS_MAX: Final = 200
 
@@ -22,6 +23,12 @@ class Known(Protocol):
     def tenant(self) -> Tenant | None: ...
     @property
     def role(self) -> str: ...
+
+
+def address_of(scope: Mapping[str, Any]) -> str:
+    """Where a request comes from; behind a trusted proxy, what that tells."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def request_record(

@@ -49,10 +49,12 @@ from belljar.jobs import Busy, Desk
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
-from belljar.service.records import request_record
+from belljar.service.records import address_of, request_record
+from belljar.service.refusals import Refusals
 from belljar.service.room import Room
 from belljar.service.settings import ServiceSettings
 from belljar.service.streams import READINGS_MAX
+from belljar.service.values import Values, decode
 
 __all__ = [
     "COOKIE",
@@ -87,6 +89,8 @@ COOKIE: Final = "belljar_session"
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
 _CROWDED_AGAIN_S: Final = 1.0
+# Of a cookie that anybody may send.
+_OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -108,6 +112,7 @@ class Service:
     Attributes:
         stopping: set when the service is to end; streams end then.
         strangers: counts what is asked from each address by nobody in particular.
+        refusals: logs and counts what nobody in particular was refused.
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
             is at a time.
         readings: of whole runs and logs.
@@ -125,6 +130,7 @@ class Service:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.strangers = Throttle()
+        self.refusals = Refusals(host.log)
         self.readiness = Readiness(host)
         self.examining = asyncio.Lock()
         self.verifying = asyncio.Lock()
@@ -289,8 +295,7 @@ class Asking(Generic[_Q, _B]):
     @property
     def client(self) -> str:
         """The address that the request came from; behind a trusted proxy the one that it tells."""
-        found = self.request.scope.get("client")
-        return found[0] if found else ""
+        return address_of(self.request.scope)
 
     @property
     def caller(self) -> TraceParent | None:
@@ -365,7 +370,7 @@ class Resource:
         asking: Asking[Any, Any] = Asking(self.service, request, route)
         request.scope["belljar.route"] = route.name
         response, code = await self._attempt(asking)
-        if code == "access.throttled" or not route.logged:
+        if not route.logged:
             return response
         try:
             await self._record(asking, response.status_code, code)
@@ -434,7 +439,11 @@ class Resource:
         about = asking.about
         if about is None and asking.tenant is not None:
             about = str(asking.tenant)
-        await self.service.host.log(request_record(asking.principal, asking.route.name, status, of=about, code=code))
+        record = request_record(asking.principal, asking.route.name, status, of=about, code=code)
+        if asking.principal is None and code is not None:
+            await self.service.refusals.tell(asking.client, record)
+        else:
+            await self.service.host.log(record)
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -456,9 +465,14 @@ async def who_asks(asking: Asking[Any, Any]) -> Principal:
         if scheme.lower() == "bearer" and token.strip():
             return await access.check(token.strip(), address=asking.client)
     elif (cookie := cookie_of(asking.request)) is not None:
-        if asking.request.method not in _SAFE:
-            _check_origin(asking.request)
-        return (await access.sessions.check(cookie)).principal
+        try:
+            if asking.request.method not in _SAFE:
+                _check_origin(asking.request)
+            return (await access.sessions.check(cookie)).principal
+        except Refusal as error:
+            if error.code in _OF_ANYBODY:
+                asking.stranger()
+            raise
     asking.stranger()
     raise AccessDenied("send a key as `Authorization: Bearer KEY`", code="access.missing")
 
@@ -516,7 +530,7 @@ def decoded(data: bytes, kind: Any) -> Any:
         Refused: it is not JSON.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data, kind)
     except msgspec.ValidationError as error:
         raise _unfit(error, kind, "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -553,6 +567,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
 
     Raises:
         Refused: it is longer, or takes longer.
+        InvalidInput: `request.values`: of JSON, it has too many values.
         Busy: too much is held for others.
     """
     request = asking.request
@@ -560,7 +575,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
     told = request.headers.get("content-length", "0")
     if not told.isdecimal() or int(told) > most:
         raise too_long
-    parts, size = [], 0
+    parts, size, values = [], 0, Values()
     try:
         async with asyncio.timeout(within_s):
             async for part in request.stream():
@@ -568,6 +583,8 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
                 if size > most:
                     raise too_long
                 asking.hold(len(part))
+                if asking.route.media == JSON:
+                    values.feed(part)
                 parts.append(part)
     except TimeoutError:
         raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None

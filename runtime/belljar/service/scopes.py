@@ -12,9 +12,10 @@ from msgspec import Meta
 from belljar.errors import InvalidInput
 from belljar.identity import RunId, Tenant
 from belljar.jobs import NoSuchRun, OrderState
-from belljar.service.routes import Asking, no_such
+from belljar.service.listening import Proof
+from belljar.service.routes import Asking, no_such, who_asks
 
-__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "ended", "named_tenant", "of_run", "page_of"]
+__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "ended", "named_tenant", "of_run", "page_of", "proof_of"]
 
 _T = TypeVar("_T")
 
@@ -41,14 +42,22 @@ async def named_tenant(asking: Asking[Any, Any]) -> Tenant | None:
 async def ended(asking: Asking[Any, Any], run: str, within_s: float = math.inf) -> OrderState:
     """A run once it has ended, or as it is after so many seconds, or when its client has gone away.
 
-    Raises: as `Desk.get`.
+    Raises:
+        AccessDenied: the key was revoked meanwhile, or the token has expired.
+        NoSuchRun, HostFault: as `Desk.get`.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + within_s
+    until, proof = clock() + within_s, proof_of(asking)
     while True:
         state = await asking.desk.wait(run, max(0.0, min(_LOOK_S, until - clock())))
         if not state.is_open or clock() >= until or await asking.request.is_disconnected():
             return state
+        await proof.renew()
+
+
+def proof_of(asking: Asking[Any, Any]) -> Proof:
+    """That who asks may still hear of a run, which is looked at as often as there is a sign of life."""
+    return Proof(lambda: who_asks(asking), asking.service.settings.heartbeat_s)
 
 
 async def of_run(asking: Asking[Any, Any]) -> Tenant | None:

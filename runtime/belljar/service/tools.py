@@ -52,6 +52,7 @@ from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Language, RunId, Tenant, TraceParent
 from belljar.jobs import Asked, Context, Desk, NoSuchRun, Order, OrderState, RegisteredContext, TextContext
 from belljar.jobs.orders import INTERRUPTED, QUEUED, RUNNING
+from belljar.service.listening import Proof, heard
 from belljar.service.outcomes import unanswered
 from belljar.service.records import Known
 from belljar.streaming import ResultEvent
@@ -110,6 +111,7 @@ Caller: TypeAlias = Known
 Demand = Callable[[Any, Any, Tenant | None], None]
 # Hears what a run has done so far; before its turn has come, how many of its tenant's orders are before it.
 Tell = Callable[[Progress | int], None]
+Prove = Callable[[], Awaitable[object]]
 
 
 def own_subtree(caller: Caller, _action: str, tenant: Tenant | None) -> None:
@@ -334,6 +336,7 @@ class Call:
     """One call: who calls what for, and what became of it.
 
     Attributes:
+        prove: raises AccessDenied where the caller is not let in any more, which is looked at each `proof_s` seconds.
         span: the caller's that it is part of.
         of: the run or context that it is about.
     """
@@ -343,6 +346,8 @@ class Call:
     caller: Caller
     demand: Demand
     tell: Tell
+    prove: Prove
+    proof_s: float
     span: TraceParent | None = None
     of: str | None = None
     tenant: Tenant | None = None
@@ -389,6 +394,7 @@ class Call:
 
         Raises:
             Busy, Refusal, HostFault: as `Desk.submit`, or it ended without a result.
+            AccessDenied: the caller's key was revoked meanwhile, or the token has expired. The run goes on.
         """
         submitting = self.desk.submit(asked, tenant=tenant, by=self.caller.name, caller=self.span)
         placing = asyncio.create_task(submitting)
@@ -404,10 +410,10 @@ class Call:
         if (known := self.desk.known(run)) is not None and known.state == QUEUED:
             self.tell(known.place or 0)
         result = None
-        async with contextlib.aclosing(self.desk.events(run)) as events:
-            async for _, event in events:
-                if isinstance(event, ResultEvent):
-                    result = event.result
+        async with contextlib.aclosing(heard(self.desk.events(run), Proof(self.prove, self.proof_s))) as events:
+            async for event in events:
+                if event is not None and isinstance(event[1], ResultEvent):
+                    result = event[1].result
                 elif (live := self.host.live_run(run)) is not None:
                     self.tell(live.progress)
         state = await self.desk.get(run)

@@ -20,6 +20,7 @@ from belljar.engine import Status
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
 from belljar.service.settings import ServiceSettings, check_bind
+from belljar.service.values import VALUES_MAX
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
@@ -63,6 +64,20 @@ def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(jar: Jar) -> No
     with serving(jar, body_bytes=2000) as service, service.client() as client:
         answer = client.post("/v1/runs", content=pieces(), headers={"content-type": "application/json"})
     problem(answer, 413, "request.too_long")
+
+
+def test_a_body_of_too_many_values_is_refused_and_not_decoded(admin: Client) -> None:
+    """Nobody else is served while it would be. A text may have as many signs as it likes."""
+    many = b'{"kind":"json","name":"many","value":[%b]}' % b",".join([b"[]"] * VALUES_MAX)
+    sent = {"content-type": "application/json"}
+    told = problem(admin.post("/v1/contexts", content=many, headers=sent), 413, "request.values")
+    assert told["limit"] == VALUES_MAX
+    order = {
+        "code": "FINAL(len(context))",
+        "contexts": {"context": {"kind": "text", "text": '[{",": 1},' * VALUES_MAX}},
+    }
+    made = admin.post("/v1/runs", json=order, headers={"prefer": "wait=60"}).json()
+    assert made["state"]["result"]["answer"] == 10 * VALUES_MAX
 
 
 def test_a_body_that_takes_too_long_is_given_up(strict: Serving) -> None:

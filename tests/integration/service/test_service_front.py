@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Self
 
 import anthropic
 import openai
@@ -20,7 +24,7 @@ from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.settings import Profile
 from tests.integration.service.support import Serving, connected, head, problem, serving
-from tests.integration.support import Jar, until
+from tests.integration.support import PATIENCE_S, Jar, until
 
 LONG = "\n".join(f"user {number} logged in" for number in range(2000))
 FOREVER = "Never stop."
@@ -40,6 +44,23 @@ class Oracle:
 
     async def aclose(self) -> None:
         pass
+
+
+class Held(Oracle):
+    """It answers once it may: at the latest when the block ends."""
+
+    def __init__(self) -> None:
+        self._go = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        await asyncio.to_thread(self._go.wait)
+        return await super().complete(request)
 
 
 @pytest.fixture
@@ -282,6 +303,47 @@ def test_a_caller_that_goes_away_ends_its_run(service: Serving, path: str, strea
             caller.sendall(head(service, f"POST {path}", *told) + data)
             until(lambda: states() == ["running"], what="its run is under way")
         until(lambda: states() == ["killed"], what="its run was ended")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/messages", "authentication_error"), ("/v1/chat/completions", "invalid_request_error")]
+)
+def test_a_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(
+    jar: Jar, path: str, kind: str, stream: bool
+) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": f"{LONG}\n\nHow many?"}], "stream": stream}
+    held = Held()
+    with serving(jar, models=[held], heartbeat_s=0.1) as service, service.client() as admin:
+        key = service.key_of("runner", "acme")
+
+        def states() -> list[str]:
+            return [one["state"] for one in admin.get("/v1/runs").json()["runs"]]
+
+        with service.client(key) as client, ThreadPoolExecutor(1) as beside, held:
+            client.timeout = 2 * PATIENCE_S
+            asking = beside.submit(client.post, path, json=body)
+            until(lambda: states() == ["running"], what="its run is under way")
+            assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+            until(asking.done, what="it is told so")
+        answer = asking.result()
+        assert answer.status_code == (200 if stream else 401)
+        *_, last = [line for line in answer.text.splitlines() if line]
+        told = json.loads(last.removeprefix("data: "))["error"]
+        assert (told["type"], told["code"]) == (kind, "access.revoked")
+        until(lambda: states() != ["running"], what="its run is over")
+        assert states() == ["ok"]
+
+
+@pytest.mark.parametrize(("path", "sign"), [("/v1/messages", "event: ping"), ("/v1/chat/completions", ": still here")])
+def test_a_stream_in_which_nothing_happens_gives_signs_of_life(jar: Jar, path: str, sign: str) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": FOREVER}], "stream": True}
+    with (
+        serving(jar, models=[Oracle()], heartbeat_s=0.1) as service,
+        service.client() as client,
+        client.stream("POST", path, json=body) as answer,
+    ):
+        assert sign in answer.iter_lines()
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])

@@ -6,32 +6,55 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 import httpx2
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
+from belljar import Host, ModelReply, ModelRequest
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable, HostFault
+from belljar.errors import AuditUnavailable, HostFault, QuotaExceeded
 from belljar.service.app import Extra
-from belljar.service.pages import DemoModel
+from belljar.service.metrics import HostSources, Metrics, Reading
+from belljar.service.pages import DemoModel, HostReader, Visitor
+from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
+from belljar.service.values import VALUES_MAX
 from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
-from tests.waiting import until
+from tests.waiting import in_time, until
 
 ASKED = {
     "question": "What is it?",
     "model": "scripted:demo",
     "contexts": {"context": {"kind": "text", "text": "a short text"}},
 }
+
+
+class Held(DemoModel):
+    """It answers once it may: at the latest when the block ends."""
+
+    def __init__(self) -> None:
+        self._go = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        await asyncio.to_thread(self._go.wait)
+        return await super().complete(request)
 
 
 @pytest.fixture
@@ -127,18 +150,104 @@ def test_whoever_has_no_session_fills_no_log(jar: Jar, held_up: None, service: S
     assert len(made) < 15
 
 
+def test_a_session_whose_first_cell_is_refused_is_closed(service: Serving) -> None:
+    with browser(service) as client, service.client() as admin:
+        token = client.get("/playground").text.partition('name="token" value="')[2].partition('"')[0]
+        asked = {"code": "x = 1\n" * 200_000, "stays": "1", "model": "scripted:demo", "policy": "standard"}
+        answer = client.post("/playground", data={**asked, "tenant": "acme", "token": token})
+        assert (answer.status_code, "limits.code" in answer.text) == (400, True), answer.text
+        until(lambda: admin.get("/v1/sessions").json()["sessions"] == [], what="no box waits for nobody")
+        assert [one["state"] for one in admin.get("/v1/runs").json()["runs"]] == ["ok"]
+
+
+def test_health_and_metrics_tell_how_many_boxes_are_ready_and_in_use(jar: Jar) -> None:
+    visitor = Visitor("key:a", None, "admin", "", lambda _action, _tenant: True)
+
+    async def told(host: Host) -> tuple[dict[str, str], Reading]:
+        async with contextlib.aclosing(HostReader(host, version="1")) as reader:
+            (boxes,) = [one for one in (await reader.health(visitor)).sections if one.title == "Boxes"]
+        return {fact.label: fact.value for fact in boxes.facts}, await HostSources(host).read()
+
+    async def go() -> None:
+        async with Host(state=jar.at, environ=jar.environ(), pool=2) as host:
+            facts, reading = await told(host)
+            assert (facts["ready now"], facts["in use by runs"], reading.ready) == ("none", "0", {})
+            await host.prepare()
+            async with host.session(tenant="acme"):
+                async with in_time(PATIENCE_S, "another box takes the place of the one in use"):
+                    while host.boxes_ready() != {"jail": 2}:  # noqa: ASYNC110 - it tells nobody
+                        await asyncio.sleep(0.01)
+                facts, reading = await told(host)
+            assert (facts["ready now"], facts["in use by runs"]) == ("2 of jail", "1")
+            assert (reading.ready, reading.boxes) == ({"jail": 2}, 1)
+            assert b'belljar_boxes_ready{backend="jail"} 2.0' in Metrics().show(reading)
+
+    asyncio.run(go())
+
+
+async def call(service: Serving, key: str, tool: str, **arguments: Any) -> Any:
+    headers = {"authorization": f"Bearer {key}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=2 * PATIENCE_S, trust_env=False) as http,
+        McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
+    ):
+        return await client.call_tool(tool, {**arguments, "tenant": "acme"})
+
+
+async def run_python(service: Serving, key: str, code: str) -> Any:
+    return await call(service, key, "run_python", code=code)
+
+
+def test_whoever_asks_from_elsewhere_is_told_what_they_can_do_and_no_command_of_the_host(service: Serving) -> None:
+    key = service.key_of("runner", "acme")
+    with service.client() as admin, service.client(key) as client:
+        set_to = {"tenant": "acme", "limits": {"total": {"context_bytes": 1}}}
+        assert admin.patch("/v1/quotas", json=set_to).status_code == 200
+        refused = client.post("/v1/contexts", json={"kind": "text", "name": "log", "text": "too long"})
+        told = asyncio.run(call(service, key, "register_context", name="log", text="too long"))
+    words = [problem(refused, 429, "context.stored")["detail"], told.meta["belljar.error"]["message"]]
+    words.append(_words(QuotaExceeded("no room; remove others (`belljar context rm`)", code="context.stored"))["why"])
+    for one in words:
+        assert "ask an operator to raise the limit (`PATCH /v1/quotas`)" in one
+        assert "belljar" not in one
+
+
+def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar: Jar) -> None:
+    options, held = {"extras": parts()}, Held()
+    with serving(jar, models=[held], options=options, heartbeat_s=0.1) as service, service.client() as admin:
+        key = service.key_of("runner", "acme")
+
+        def states() -> list[str]:
+            return [one["state"] for one in admin.get("/v1/runs").json()["runs"]]
+
+        asked = {"question": "What is it?", "text": "a short text"}
+        with ThreadPoolExecutor(1) as beside, held:
+            asking = beside.submit(lambda: asyncio.run(call(service, key, "answer_over_context", **asked)))
+            until(lambda: states() == ["running"], what="its run is under way")
+            assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+            until(asking.done, what="it is told so")
+        told = asking.result()
+        assert told.is_error
+        assert told.meta["belljar.error"]["code"] == "access.revoked"
+        until(lambda: states() != ["running"], what="its run is over")
+        assert states() == ["ok"]
+        (run,) = admin.get("/v1/runs").json()["runs"]
+    (record,) = [one for one in requests(jar) if one.route == "MCP answer_over_context"]
+    assert (record.status, record.code, record.of) == (401, "access.revoked", run["run"])
+
+
+def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, jar: Jar) -> None:
+    many = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[%b]}' % b",".join([b"0"] * VALUES_MAX)
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    with service.client() as client:
+        answer = client.post("/mcp", content=many, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request.values")
+    assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.values"]
+
+
 def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
     key = service.key_of("runner", "acme")
-
-    async def ask(shown: str) -> Any:
-        headers = {"authorization": f"Bearer {shown}"}
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
-            McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
-        ):
-            return await client.call_tool("run_python", {"code": "FINAL(6 * 7)", "tenant": "acme"})
-
-    told = asyncio.run(ask(key))
+    told = asyncio.run(run_python(service, key, "FINAL(6 * 7)"))
     assert not told.is_error, told
     assert told.structured_content["answer"] == 42
     with service.client() as admin:  # it was an order like any other

@@ -198,6 +198,9 @@ class Docker:
         """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
         await self._pools.warm(spec, size)
 
+    def ready(self) -> int:
+        return self._pools.ready
+
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> DockerBox:
         box = self._pools.take(spec)
         if box is None:

@@ -131,6 +131,9 @@ class Jail:
         """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
         await self._pools.warm(spec, size)
 
+    def ready(self) -> int:
+        return self._pools.ready
+
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> JailBox:
         return self._pools.take(spec) or await self._build(spec)
 

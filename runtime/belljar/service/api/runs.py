@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any, Final
@@ -14,14 +13,15 @@ from msgspec import Meta, structs
 from starlette.responses import Response
 
 from belljar.audit import Coverage, Receipt, coverage, records_below
-from belljar.errors import AccessDenied, AccessThrottled, HostFault
+from belljar.errors import AccessDenied
 from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
-from belljar.jobs import Asked, OrderState, RunState
+from belljar.jobs import Asked, Busy, OrderState, RunState
 from belljar.service.encoding import encoded
+from belljar.service.listening import heard
 from belljar.service.problems import Unfit
-from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route, who_asks
-from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
+from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route
+from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run, proof_of
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import ResultEvent, StreamEvent
 
@@ -39,7 +39,6 @@ __all__ = [
     "without_turns",
 ]
 
-_log = logging.getLogger("belljar.service")
 _WAIT_S_MAX: Final = 300
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)
 _ID: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -225,41 +224,23 @@ async def _told(
     A stream may last for hours. So who listens is asked for again as often as there is a sign of life: one whose key
     was revoked meanwhile, or whose token has expired, hears no more.
     """
-    service, loop = asking.service, asyncio.get_running_loop()
-    heartbeat_s, proven = service.settings.heartbeat_s, loop.time()
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(service.stopping.wait())
-    coming: asyncio.Future[tuple[int, StreamEvent] | None] | None = None
+    listening = heard(found, proof_of(asking), asking.service.stopping)
     try:
         yield b"retry: 1000\n\n"
-        while True:
-            if coming is None:
-                coming = asyncio.ensure_future(anext(found, None))
-            both: set[asyncio.Future[Any]] = {coming, stopping}
-            await asyncio.wait(both, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
-            if loop.time() >= proven + heartbeat_s:
-                if not await _is_let_in(asking):
-                    return
-                proven = loop.time()
-            if coming.done():
-                event = coming.result()
-                coming = None
-                if event is None:
-                    yield await _end(asking)
-                    return
-                yield await _event(*event)
-                if isinstance(event[1], ResultEvent):
-                    return
-            elif stopping.done():
-                yield _BYE
-                return
-            else:
+        async for event in listening:
+            if event is None:
                 yield b": still here\n\n"
+                continue
+            yield await _event(*event)
+            if isinstance(event[1], ResultEvent):
+                return
+        yield await _end(asking)
+    except AccessDenied:
+        return
+    except Busy:
+        yield _BYE
     finally:
-        stopping.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        await found.aclose()
+        await listening.aclose()
 
 
 async def _end(asking: Asking[Any, Any]) -> bytes:
@@ -271,17 +252,6 @@ async def _end(asking: Asking[Any, Any]) -> bytes:
         END_ID,
         await encoded(structs.replace(state, result=None), is_line=True),
     )
-
-
-async def _is_let_in(asking: Asking[Any, Any]) -> bool:
-    """Whether who asked may still; also where that cannot be found out now."""
-    try:
-        await who_asks(asking)
-    except (AccessThrottled, HostFault) as error:
-        _log.warning("belljar: whether a listener may go on listening is not known now: %s", error)
-    except AccessDenied:
-        return False
-    return True
 
 
 async def _event(number: int, event: StreamEvent) -> bytes:

@@ -148,6 +148,8 @@ async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGe
     events = told(asking, run)
     try:
         async for event in events:
+            if event is None:
+                yield _event("ping")
             if (line := progress(event)) is not None:
                 yield _event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": line})
             if isinstance(event, ResultEvent):
@@ -166,7 +168,7 @@ async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGe
                 tokens = Tokens(usage.input_tokens, usage.output_tokens)
                 yield _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=tokens)
                 yield _event("message_stop")
-    except BelljarError as error:  # it never began
+    except BelljarError as error:  # it never began, or its caller may not hear of it any more
         problem = problem_of(error, asking.id, folders=asking.service.folders)
         yield _event("error", error=_error(problem).error)
     finally:

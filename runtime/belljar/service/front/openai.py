@@ -183,6 +183,8 @@ async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenera
     events = told(asking, run)
     try:
         async for event in events:
+            if event is None:
+                yield b": still here\n\n"
             if (line := progress(event)) is not None:
                 yield b": %b\n\n" % line.strip().encode("ascii", "backslashreplace")
             if isinstance(event, ResultEvent):
@@ -199,7 +201,7 @@ async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenera
                     usage = event.result.usage
                     yield chunk([], usage=_usage(usage.input_tokens, usage.output_tokens))
                 yield b"data: [DONE]\n\n"
-    except BelljarError as error:  # it never began
+    except BelljarError as error:  # it never began, or its caller may not hear of it any more
         problem = problem_of(error, asking.id, folders=asking.service.folders)
         yield b"data: %b\n\n" % msgspec.json.encode(_error(problem))
     finally:

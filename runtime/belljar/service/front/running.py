@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import HostFault, InvalidInput, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.errors import AccessDenied, HostFault, InvalidInput, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.heavy import SLICE_BYTES
 from belljar.jobs import OrderState
 from belljar.service.front.asked import Said, asked
 from belljar.service.front.offered import no_model, offered, profile_of
+from belljar.service.listening import heard
 from belljar.service.outcomes import unanswered
 from belljar.service.routes import Asking
-from belljar.service.scopes import ended
+from belljar.service.scopes import ended, proof_of
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
 __all__ = ["answer_of", "begun", "finished", "progress", "split", "told"]
@@ -50,7 +51,7 @@ async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequenc
 async def finished(asking: Asking[Any, Any], run: str) -> Result:
     """The result, once there is one. A caller who goes away meanwhile ends the run.
 
-    Raises: what `answer_of` raises.
+    Raises: what `ended` and `answer_of` raise.
     """
     state = await ended(asking, run)
     if state.is_open:
@@ -86,16 +87,27 @@ def answer_of(result: Result) -> str:
     raise Refusal(f"{result.status}: {why}"[:2000], code=f"run.{result.status}")
 
 
-async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent, None]:
-    """What the run does. Whoever stops listening before its end ends it. Raises as `finished` where no result comes."""
-    events, over = asking.desk.events(run), False
+async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent | None, None]:
+    """What the run does, and None as a sign of life. Whoever stops listening before its end ends it.
+
+    Raises:
+        AccessDenied: the key was revoked meanwhile, or the token has expired. The run goes on.
+        BelljarError: as `finished`, where no result comes.
+    """
+    events, over = heard(asking.desk.events(run), proof_of(asking), asking.service.stopping), False
     try:
-        async for _, event in events:
-            over = isinstance(event, ResultEvent)
-            yield event
+        async for event in events:
+            if event is None:
+                yield None
+                continue
+            over = isinstance(event[1], ResultEvent)
+            yield event[1]
         if not over:
             over = True
             raise unanswered(await asking.desk.get(run))
+    except AccessDenied:
+        over = True
+        raise
     finally:
         if not over:  # whoever left is not waited for: here, everything that waits is cancelled again and again
             asking.desk.give_up(run, by=asking.by)
@@ -109,7 +121,7 @@ def split(text: str) -> Iterator[str]:
         yield text[start : start + SLICE_BYTES]
 
 
-def progress(event: StreamEvent) -> str | None:
+def progress(event: StreamEvent | None) -> str | None:
     """A line about what happens, for whoever waits; never what a context or a model said."""
     match event:
         case TurnEvent():

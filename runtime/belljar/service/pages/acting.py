@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any, Final, cast
 
 from belljar.audit.export.view import Fact
-from belljar.engine import CellResult
 from belljar.identity import Language, Tenant
-from belljar.jobs import AskedAgain, AskedSession, Context, Desk, NoSuchRun, OrderState, RegisteredContext, TextContext
+from belljar.jobs import (
+    AskedAgain,
+    AskedSession,
+    Context,
+    Desk,
+    NoSuchRun,
+    NoSuchSession,
+    OrderState,
+    RegisteredContext,
+    TextContext,
+)
+from belljar.jobs.words import outside
 from belljar.ledger import Period
 from belljar.replay import Replay
 from belljar.service.front.offered import ordered, profiles_for
@@ -23,7 +36,6 @@ __all__ = ["DeskActions", "DeskQueue"]
 
 _log = logging.getLogger("belljar")
 _LISTED: Final = 50
-_THROTTLED: Final = "access.throttled"
 # How long a form waits for a cell that may be over at once.
 _AT_ONCE_S: Final = 0.3
 _ACTION_CHARS_MAX: Final = 400
@@ -86,7 +98,7 @@ def _compared(found: Replay) -> Compared:
             told[label] = "nothing" if action is None else action.says()[:_ACTION_CHARS_MAX]
     facts = [Fact(label=label, value=value) for label, value in told.items() if value is not None]
     facts += [Fact(label=f"other {name}", value=f"{old} then, {new} now") for name, (old, new) in found.differs.items()]
-    facts += [Fact(label="missing", value=line) for line in found.missing]
+    facts += [Fact(label="missing", value=outside(line)) for line in found.missing]
     facts += [Fact(label="refused now", value=f"{one.code}, {one.count:,} times") for one in found.refused]
     return Compared(tone=tone, word=word, facts=facts, lines=found.lines)
 
@@ -104,7 +116,7 @@ class DeskActions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._cells: set[asyncio.Task[CellResult]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
 
     async def login(self, secret: str, address: str) -> Login:
         session = await self._service.access.log_in(secret, address=address)
@@ -114,10 +126,14 @@ class DeskActions:
         self._service.strangers.check(address)
         self._service.strangers.failed(address)
 
-    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
-        if visitor is None and code is not None and (code == _THROTTLED or not code.startswith("access.")):
-            return  # a stranger may send as many of these as they like: they fill no log
-        await self._service.host.log(request_record(visitor, route, status, code=code))
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None, address: str) -> None:
+        record, refusals = request_record(visitor, route, status, code=code), self._service.refusals
+        if visitor is not None or code is None:
+            await self._service.host.log(record)
+        elif code.startswith("access."):
+            await refusals.tell(address, record)
+        else:  # no form of ours
+            refusals.count(address, record)
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
         await self._service.desk.cancel(run, by=visitor.name)
@@ -137,21 +153,38 @@ class DeskActions:
         if asked.stays:
             stays = {name: getattr(wanted, name) for name in AskedSession.__struct_fields__}
             run = (await desk.open_session(AskedSession(**stays), tenant=asked.tenant, by=visitor.name)).session
-            await self.cell(visitor, run, asked.code)
+            first = self._start(self._service.desk.execute(run, asked.code))
+            first.add_done_callback(functools.partial(self._close_refused, run))
+            await self._look(first)
             return run
         return (await desk.submit(wanted, tenant=asked.tenant, by=visitor.name)).run
 
     async def cell(self, visitor: Visitor, run: str, code: str) -> None:
         """What is refused is so at once; a cell that takes longer goes on, and the run's page shows it."""
-        task = asyncio.create_task(self._service.desk.execute(run, code))
-        self._cells.add(task)
+        await self._look(self._start(self._service.desk.execute(run, code)))
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._beside.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    async def _look(self, task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task}, timeout=_AT_ONCE_S)
         if task.done():
             task.result()
 
-    def _done(self, task: asyncio.Task[CellResult]) -> None:
-        self._cells.discard(task)
+    def _close_refused(self, run: str, first: asyncio.Task[Any]) -> None:
+        """Nobody was shown a session whose first cell is refused: it would keep its box until it is idle for long."""
+        if not first.cancelled() and first.exception() is not None:
+            self._start(self._closed(run))
+
+    async def _closed(self, run: str) -> None:
+        with contextlib.suppress(NoSuchSession):
+            await self._service.desk.close_session(run)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("belljar: a cell of a session: %s", error)
 

@@ -575,11 +575,13 @@ class HostReader:
         return Section(title="Ledger", facts=facts, tone="good", word="works")
 
     def _boxes(self) -> list[Fact]:
+        ready = self._host.boxes_ready()
         kept = f"{self._host.pool:,} of each kind" if self._host.pool else "none"
         return [
-            Fact(label="backends in use", value=", ".join(self._host.backends()) or "none yet"),
-            Fact(label="unused boxes kept ready", value=kept),
-            Fact(label="boxes of runs", value=f"{len(self._host.live()):,}"),
+            Fact(label="backends in use", value=", ".join(ready) or "none yet"),
+            Fact(label="in use by runs", value=f"{len(self._host.live()):,}"),
+            Fact(label="ready now", value=", ".join(f"{n:,} of {name}" for name, n in ready.items()) or "none"),
+            Fact(label="to be kept ready", value=kept),
         ]
 
     def _versions(self) -> list[Fact]:

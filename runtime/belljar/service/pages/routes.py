@@ -26,7 +26,6 @@ from belljar.arguments import tenant_of
 from belljar.audit.export.html import OPEN_MAX, rows_of
 from belljar.engine import Status
 from belljar.errors import (
-    AccessThrottled,
     BelljarError,
     HostFault,
     InvalidInput,
@@ -37,6 +36,7 @@ from belljar.errors import (
 from belljar.heavy import off_loop
 from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.jobs import Busy
+from belljar.jobs.words import told_words
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
@@ -237,7 +237,7 @@ class _Pages:
         """Who only looks is not recorded for it: pages look again every few seconds. `log.read` has what they read."""
         if request.method == "POST" or code is not None:
             route = f"{request.method} {request.scope['route'].path}"
-            await self._actions.record(visitor, route, answer.status_code, code)
+            await self._actions.record(visitor, route, answer.status_code, code, _address(request))
 
     async def _shown(
         self, request: Request, visitor: Visitor | None, template: str, here: str, status: int = 200, /, **shown: Any
@@ -290,23 +290,21 @@ class _Pages:
                 request, None, "login.html.j2", "login", there=_local(request.query_params.get("next")), why=""
             )
         there = "/runs"
-        address = request.client.host if request.client is not None else ""
         try:
             try:
                 fields = await self._form(request, None)
             except _Wrong:
-                self._actions.stranger(address)
+                self._actions.stranger(_address(request))
                 raise
             there = _local(fields.get("next"))
-            login = await self._actions.login(fields.get("key", "").strip(), address)
+            login = await self._actions.login(fields.get("key", "").strip(), _address(request))
         except BelljarError as error:
             words = _words(error)
             shown = {"there": there, "why": words["why"]}
             answer = await self._shown(request, None, "login.html.j2", "login", _status(error, 401), **shown)
             if isinstance(error, _Wrong):
                 answer.headers["connection"] = "close"  # else all that the client goes on to send would be taken in
-            if not isinstance(error, AccessThrottled):  # whoever goes on nevertheless fills no log
-                await self._record(request, None, answer, words["code"])
+            await self._record(request, None, answer, words["code"])
             return answer
         answer = RedirectResponse(there, 303, HEADERS)
         is_safe = request.url.scheme == "https"
@@ -660,7 +658,7 @@ def _status(error: BelljarError, otherwise: int = 400) -> int:
 def _words(error: BelljarError) -> dict[str, str]:
     """What an error page says. What is wrong with the host, and where, is for its log."""
     if isinstance(error, Refusal) and error.code not in _NOT_SECRET:
-        return {"code": error.code, "why": str(error)}
+        return {"code": error.code, "why": told_words(error)}
     if isinstance(error, Refusal):
         return {"code": error.code, "why": "nothing has happened here yet: start a run first"}
     return {"code": type(error).__name__, "why": "the host cannot do this now: its own log says why; try again later"}
@@ -679,6 +677,10 @@ def _is_same_site(request: Request) -> bool:
         return False
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 def _local(there: str | None) -> str:

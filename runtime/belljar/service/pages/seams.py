@@ -405,13 +405,14 @@ class Actions(Protocol):
         """Nobody known sent what no page of ours sends. Raises `AccessThrottled` where that happens too often."""
         ...
 
-    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None, address: str) -> None:
         """Log that a form was answered so, or a page refused, before that answer leaves.
 
         Args:
             visitor: None where that is nobody known.
             route: `POST /runs/{run}/cancel`.
             code: of the refusal or fault.
+            address: where the form came from.
         """
         ...
 
