@@ -17,7 +17,7 @@ import pytest
 
 from belljar import heavy
 from belljar.broker import Calls
-from belljar.broker.calls import _Answered, _complete, _pause_s
+from belljar.broker.calls import _ENTERING_MAX, _Answered, _complete, _pause_s
 from belljar.broker.keeping import NOTHING_KEPT
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
@@ -140,6 +140,66 @@ def test_no_more_calls_run_side_by_side_than_the_policy_allows(tmp_path: Path) -
             await asyncio.gather(*(here.calls.ask(model, question(), cell=1) for _ in range(12)))
             assert worst_seen == 3
             assert (await here.balance()).used.calls == 12
+
+    drive(test())
+
+
+def test_few_calls_are_on_their_way_at_a_time_and_all_arrive(tmp_path: Path) -> None:
+    """The first of many is sent long before the last is held, and comes back before it, too."""
+    holding = most = answering = 0
+    everyone = asyncio.Event()
+
+    async def together(_: ModelRequest) -> ModelReply:
+        nonlocal answering
+        answering += 1
+        if answering == 20:
+            everyone.set()
+        await everyone.wait()
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(models={"parallel_max": 20})) as here:
+            reserve = here.ledger.reserve
+
+            async def counted(*args: Any, **options: Any) -> str:
+                nonlocal holding, most
+                holding += 1
+                most = max(most, holding)
+                try:
+                    return await reserve(*args, **options)
+                finally:
+                    holding -= 1
+
+            here.ledger.reserve = counted  # type: ignore[method-assign]
+            async with in_time(60, "twenty calls are under way"):
+                await asyncio.gather(*(here.calls.ask(FakeModel(together), question(), cell=1) for _ in range(20)))
+            assert most == _ENTERING_MAX
+            assert (await here.balance()).used.calls == 20
+
+    drive(test())
+
+
+def test_a_call_that_waits_for_room_is_in_nobody_s_way(tmp_path: Path) -> None:
+    """Many wait for more money than is left while one is under way; what costs less does not wait behind them."""
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: ModelRequest) -> ModelReply:
+        began.set()
+        await end.wait()
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path, limits=only(output_tokens=250)) as here:
+            first = asyncio.create_task(here.calls.ask(FakeModel(slow), question(), cell=1))
+            await began.wait()
+            calls = [here.calls.ask(FakeModel(), question(), cell=1) for _ in range(_ENTERING_MAX)]
+            waiting = [asyncio.create_task(call) for call in calls]
+            async with in_time(60, "they wait"):
+                while here.calls._admission._waiting < _ENTERING_MAX:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+            assert not here.calls._entrance.locked()
+            end.set()
+            await asyncio.gather(first, *waiting, return_exceptions=True)
 
     drive(test())
 

@@ -79,10 +79,12 @@ class Admission:
         kept: Amounts,
         records: Records,
         deadline: float = math.inf,
+        waits: Callable[[], None] = lambda: None,
     ) -> tuple[str, Amounts, int]:
         """Hold the worst case of a call, dispatched, and write its `records` with it; `kept` is left besides.
 
-        After `deadline`, on the run's monotonic clock, an answer is of no use any more.
+        After `deadline`, on the run's monotonic clock, an answer is of no use any more. `waits` is called if it has to
+        wait for room.
 
         Returns:
             The reservation, what it holds, and how many tokens the answer may have.
@@ -96,6 +98,7 @@ class Admission:
         if not self._waiting:
             with contextlib.suppress(QuotaExceeded):
                 return await self._reserve(worst, kept, records(output_tokens_max)), worst, output_tokens_max
+        waits()
         periods = _Periods(self._scope, deadline)
         self._waiting += 1
         try:

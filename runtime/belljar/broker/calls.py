@@ -15,6 +15,11 @@ ledger holds the worst case, and a crash charges that.
 A prompt of the guest stays bytes until its call may begin. What grows with it (its text, its digest, the bound on its
 tokens) is made only then, off the event loop: of a batch, only as many prompts are texts as may run side by side.
 
+Few calls of a run are on their way to their model at a time (`_ENTERING_MAX`), from their text to the commit of their
+reservation. A hundred that set out at once would be looked at one by one before the first is sent, be committed and
+sent together, and come back together, for ever after: each would wait for all of them. So they are sent one after the
+other, and while some wait for their answer, others are written. One that has to wait for room gives its place up.
+
 Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
 happens in between (an error, a cancellation), the reservation ends exactly once: a call that may have reached the
 provider and reported no usage is charged in full.
@@ -29,7 +34,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import NamedTuple, TypeGuard
 
@@ -80,6 +85,8 @@ _TURN_TOKENS = 48 * 1024
 _KEPT_SHARE_MAX = 1 / 4
 # A prompt that is shorter than that is of no use.
 _FITS_CHARS_MIN = 100
+# With fewer, transactions are smaller and each takes more CPU time; with more, a batch takes longer.
+_ENTERING_MAX = 6
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 # Calls that failed together are not to come back together: a pause is up to half as long again.
@@ -185,7 +192,7 @@ class _Asking:
 
 
 class _Window:
-    """The time that all attempts of one call have together. It begins when the first is sent.
+    """The time that all attempts of one call have together. It begins when the first is sent, and its way ends then.
 
     After `useful_until` nobody has any use for an answer: the window is over, or what `deadline` is of.
     """
@@ -194,8 +201,26 @@ class _Window:
         self._scope = scope
         self._until = math.inf
         self._deadline = deadline
+        self._entrance: asyncio.Semaphore | None = None
+
+    @contextlib.asynccontextmanager
+    async def entering(self, entrance: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Wait for a place there, and have it until `entered`, or to the end of a block."""
+        await entrance.acquire()
+        self._entrance = entrance
+        try:
+            yield
+        finally:
+            self.entered()
+
+    def entered(self) -> None:
+        """From here on it waits for something that the next calls need not wait for."""
+        if self._entrance is not None:
+            self._entrance.release()
+            self._entrance = None
 
     def begin(self) -> None:
+        self.entered()
         self._until = min(self._until, self._scope.monotonic() + self._scope.policy.models.call_wall_s)
 
     def left_s(self) -> float:
@@ -221,6 +246,7 @@ class Calls:
         self._counted: tuple[Model, Counted] | None = None
         self._kept = NOTHING
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
+        self._entrance = asyncio.Semaphore(_ENTERING_MAX)
         # Only one prompt of a run at a time queues for the thread that all runs share.
         self._preparing = asyncio.Lock()
         self._actions = 0
@@ -276,13 +302,13 @@ class Calls:
         deadline: float | None,
         reused: Callable[[], None] | None,
     ) -> ModelReply:
-        async with self._slots:
+        window = _Window(self._scope, math.inf if deadline is None else deadline)
+        async with self._slots, window.entering(self._entrance):
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 whose = msgspec.structs.replace(request, run=str(self._scope.run))
                 question = await off_loop(size, _question, whose, prompt, counted, self._scope.keeper)
-            window = _Window(self._scope, math.inf if deadline is None else deadline)
             if reused is None or not self._scope.policy.models.reuses:
                 return (await self._call(model, question, cell, window)).reply
             return await self._once(model, question, cell, window, reused)
@@ -291,6 +317,7 @@ class Calls:
         self, model: Model, question: _Question, cell: int, window: _Window, reused: Callable[[], None]
     ) -> ModelReply:
         """The answer, of a call or of an equal query."""
+        window.entered()  # it may have to wait for an equal one
         request = question.request
         equal = Equal(self._scope.tenant, id(model), request.system, request.output_tokens_max, question.prompt_sha256)
         until = min(self._scope.monotonic() + self._scope.policy.models.call_wall_s, window.useful_until)
@@ -468,6 +495,7 @@ class Calls:
                 kept=NOTHING if question.request.purpose == "root" else self._kept,
                 records=asking.records,
                 deadline=window.useful_until,
+                waits=window.entered,
             )
         except Refusal as refusal:
             said: Refusal = refusal
