@@ -46,6 +46,7 @@ _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 _FORWARDED_MAX: Final = 32
 _NO_ROUTE: Final = "(none)"
+_WRONG_METHOD: Final = 405
 _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
 )
@@ -85,6 +86,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 self._complete(MutableHeaders(scope=message), scope, request)
                 self._tell(scope, message["status"], time.perf_counter() - started)
+                if message["status"] == _WRONG_METHOD and "belljar.route" not in scope:  # refused by the framework
+                    self._count(address_of(scope), request_record(None, _NO_ROUTE, _WRONG_METHOD, code="route.method"))
             await send(message)
 
         if (refused := self._refused(scope, headers)) is not None:

@@ -75,6 +75,8 @@ _COOKIE: Final = {"headers": {"cookie": "belljar_session=x"}}
         ("POST", "/login", {"content": b"{}", "headers": {"content-type": "application/json"}}),
         ("POST", "/login", {"data": {"key": "x"}, "headers": {"origin": "https://evil.example"}}),
         ("PUT", "/livez", {}),
+        ("DELETE", "/login", {}),
+        ("POST", "/metrics", {}),
         ("POST", "/mcp", {"json": {}}),
         ("GET", "/nothing", {}),
     ],
