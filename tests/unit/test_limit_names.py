@@ -40,6 +40,7 @@ FIXED = {
     "key.overlap",
     "key.too_many",
     "page.limit",
+    "request.values",
     "upload.offset",
     "upload.tenant",
 }
