@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from belljar.broker import Child, Outcome, Text, calls
+from belljar.broker.cell import Cell
 from belljar.broker.shown import Shown
 from belljar.context import Part
 from belljar.errors import HostFault, ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
@@ -1285,6 +1286,20 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
 
 
 # --------------------------------------------------------------------------------------------- output and answers
+
+
+def test_what_is_printed_beyond_the_limit_takes_no_memory() -> None:
+    cell = Cell(1, policy_with(limits={"output_bytes": 1024}).limits, began=0.0, deadline=1.0, wall_s=1.0)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            cell.write(Output(1, "stdout"), b"%10d" % number)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 64 * 1024
+    assert cell.output_bytes == 1_000_000
+    assert cell.output[0].endswith(b"%10d" % 99_999)
 
 
 def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
