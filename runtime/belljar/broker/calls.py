@@ -86,7 +86,7 @@ _KEPT_SHARE_MAX = 1 / 4
 # A prompt that is shorter than that is of no use.
 _FITS_CHARS_MIN = 100
 # With fewer, transactions are smaller and each takes more CPU time; with more, a batch takes longer.
-_ENTERING_MAX = 6
+_ENTERING_MAX = 10
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 # Calls that failed together are not to come back together: a pause is up to half as long again.
