@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import msgspec
@@ -22,7 +23,17 @@ from belljar.service.server import Ready, serve
 from belljar.service.settings import ServiceSettings
 from tests.integration.support import PATIENCE_S, Jar
 
-__all__ = ["Client", "Serving", "connected", "head", "hold_up_for_long", "problem", "serving", "take_time_to_look"]
+__all__ = [
+    "Begun",
+    "Client",
+    "Serving",
+    "connected",
+    "head",
+    "hold_up_for_long",
+    "problem",
+    "serving",
+    "take_time_to_look",
+]
 
 
 class Serving:
@@ -137,6 +148,40 @@ def head(service: Serving, line: str, *headers: str, key: str | None = None) -> 
     shown = service.key if key is None else key
     lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {shown}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+class Begun:
+    """Requests that are sent as far as this, and no further. A context manager that closes them.
+
+    Args:
+        requests: the beginning of each.
+    """
+
+    def __init__(self, service: Serving, *requests: bytes) -> None:
+        self._service = service
+        self._requests = requests
+        self._opened = [self._open(request) for request in requests]
+
+    def _open(self, request: bytes) -> socket.socket:
+        opened = connected(self._service)
+        opened.sendall(request)
+        return opened
+
+    def are_let_in(self) -> bool:
+        """Whether none is answered. One that was refused, as what else came just then took its room, is sent again."""
+        answered, _, _ = select.select(self._opened, [], [], 0)
+        for place, one in enumerate(self._opened):
+            if one in answered:
+                one.close()
+                self._opened[place] = self._open(self._requests[place])
+        return not answered
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._opened:
+            one.close()
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
 from belljar.service.settings import ServiceSettings, check_bind
 from belljar.service.values import VALUES_MAX
-from tests.integration.service.support import Client, Serving, connected, head, problem, serving
+from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
 # What a replay may come to, besides the states of a result.
@@ -135,16 +135,15 @@ def test_bodies_of_a_tenant_are_bounded_together_and_others_go_on(jar: Jar) -> N
         with contextlib.ExitStack() as stack:
             for client in clients:
                 stack.enter_context(client)
-            for key in keys[:2]:
-                opened = stack.enter_context(closing(connected(service)))
-                told = ("content-type: application/json", "content-length: 1999")
-                opened.sendall(head(service, "POST /v1/runs", *told, key=key) + b" " * 1900)
+            told = ("content-type: application/json", "content-length: 1999")
+            sent = [head(service, "POST /v1/runs", *told, key=key) + b" " * 1900 for key in keys[:2]]
+            begun = stack.enter_context(Begun(service, *sent))
             body = {"code": "FINAL(1)" + " " * 1000}
 
             def status(client: Client) -> int:
                 return client.post("/v1/runs", json=body).status_code
 
-            until(lambda: status(clients[1]) == 503, what="the other two are there")
+            until(lambda: begun.are_let_in() and status(clients[1]) == 503, what="the other two are there")
             answer = clients[0].post("/v1/runs", json=body)
             assert answer.headers["retry-after"] == str(problem(answer, 503, "service.busy")["retry_after_s"])
             assert status(clients[2]) == 202
@@ -162,7 +161,9 @@ def test_whoever_waits_for_a_run_that_was_ordered_before_holds_what_they_sent(ja
         def wait() -> int:
             with service.client() as waiting:
                 headers = {"idempotency-key": "one", "prefer": "wait=60"}
-                return waiting.post("/v1/runs", json=body, headers=headers).status_code
+                while (status := waiting.post("/v1/runs", json=body, headers=headers).status_code) == 503:
+                    time.sleep(0.01)  # what looks whether both are there had taken its room
+                return status
 
         def is_full() -> bool:
             return client.post("/v1/policies/check", json={"toml": "#" * 1500}).status_code == 503

@@ -28,7 +28,7 @@ from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from belljar.service.values import VALUES_MAX
-from tests.integration.service.support import Client, Serving, connected, head, problem, serving
+from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import in_time, until
@@ -443,11 +443,14 @@ def test_bodies_for_tools_and_pages_count_with_all_others(jar: Jar) -> None:
             browser(service, keys[1]) as page,
             contextlib.ExitStack() as stack,
         ):
-            for _ in range(2):
-                opened = stack.enter_context(contextlib.closing(connected(service)))
-                opened.sendall(head(service, "POST /mcp", *SENT, key=keys[0]) + b" " * 1900)
+            sent = head(service, "POST /mcp", *SENT, key=keys[0]) + b" " * 1900
+            begun = stack.enter_context(Begun(service, sent, sent))
             call = {"text": "x" * 1000}
-            until(lambda: error_of(client.post("/mcp", json=call)) == (503, "service.busy"), what="they are there")
+
+            def are_there() -> bool:
+                return begun.are_let_in() and error_of(client.post("/mcp", json=call)) == (503, "service.busy")
+
+            until(are_there, what="they are there")
             shown = page.post("/playground", data={"text": "x" * 1000})
             assert (shown.status_code, shown.headers["retry-after"]) == (503, "5")
             assert other.post("/mcp", json=call).status_code != 503
