@@ -17,15 +17,17 @@ import pytest
 from belljar import Host
 from belljar.access import Role
 from belljar.access.throttle import Throttle
-from belljar.models import Model
+from belljar.models import Model, ModelReply, ModelRequest
 from belljar.service import readiness
 from belljar.service.server import Ready, serve
 from belljar.service.settings import ServiceSettings
+from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
 
 __all__ = [
     "Begun",
     "Client",
+    "Held",
     "Serving",
     "connected",
     "head",
@@ -148,6 +150,30 @@ def head(service: Serving, line: str, *headers: str, key: str | None = None) -> 
     shown = service.key if key is None else key
     lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {shown}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+class Held:
+    """Has a model's answers wait until they may go: at the latest when the block ends.
+
+    `model` is who to ask in its place, and `asked` has the last message of each request.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.asked: list[str] = []
+        self.go = threading.Event()
+        self.model = FakeModel(self._answer, model.name)
+        self._held = model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+
+    async def _answer(self, request: ModelRequest) -> ModelReply:
+        self.asked.append(request.messages[-1].text)
+        await asyncio.to_thread(self.go.wait)
+        return await self._held.complete(request)
 
 
 class Begun:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import pytest
@@ -25,7 +25,7 @@ from belljar.audit.source import open_source
 from belljar.jobs.orders import OPEN
 from belljar.service.api.runs import END_ID
 from belljar.testing import FakeModel
-from tests.integration.service.support import Client, Serving, hold_up_for_long, problem, serving
+from tests.integration.service.support import Client, Held, Serving, hold_up_for_long, problem, serving
 from tests.integration.service.test_service_runs import WAIT, told
 from tests.integration.service.test_service_uploads import TEXT, announced, begun, offset_of, sent
 from tests.integration.support import PATIENCE_S, Jar, until
@@ -37,24 +37,8 @@ LONG = TEXT * 8
 ASKS = "FINAL([llm_query('one'), llm_query('two')])"
 
 
-class Held:
-    """A model whose answers wait until they may go: at the latest when the block ends. `asked` has the prompts."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.go = threading.Event()
-        self.model = FakeModel(self._answer, FAKE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.go.set()
-
-    async def _answer(self, request: ModelRequest) -> str:
-        self.asked.append(request.messages[-1].text)
-        await asyncio.to_thread(self.go.wait)
-        return f"answer to {request.messages[-1].text}"
+def held() -> Held:
+    return Held(FakeModel(lambda request: f"answer to {request.messages[-1].text}", FAKE))
 
 
 # -- tenants, keys and tokens while a run is under way -----------------------------------------------------------------
@@ -63,7 +47,7 @@ class Held:
 def test_a_tenant_that_is_shut_out_spends_no_more_and_what_it_ran_is_its_own(jar: Jar) -> None:
     """Nobody deletes a tenant: its keys are revoked, and its limits set to nothing. One with a new name is another."""
     code = f"try:\n    {ASKS}\nexcept Exception as error:\n    FINAL(type(error).__name__)"
-    gate = Held()
+    gate = held()
     with serving(jar, models=[gate.model]) as service, gate, service.client() as admin:
         key, keyed = service.key_of("runner", "acme"), {"idempotency-key": "k"}
         registered = {"context": {"kind": "registered", "ref": "log"}}
@@ -95,7 +79,7 @@ def test_a_tenant_that_is_shut_out_spends_no_more_and_what_it_ran_is_its_own(jar
 
 
 def test_whoever_listens_with_a_key_that_is_revoked_hears_no_more_and_others_do(jar: Jar) -> None:
-    gate = Held()
+    gate = held()
     with serving(jar, models=[gate.model], heartbeat_s=0.1) as service, gate, service.client() as admin:
         key = service.key_of("runner", "acme")
         with service.client(key) as client:
@@ -124,7 +108,7 @@ def test_a_token_is_good_for_as_long_as_clocks_may_differ_and_its_run_goes_on_af
         return Oidc(about, clock=lambda: clock() + ahead_s)
 
     monkeypatch.setattr("belljar.access.authenticator.Oidc", skewed)
-    gate = Held()
+    gate = held()
     with Issuer(jwk(RSA)) as issuer:
         options = {"access": AccessSettings(oidc=settings(issuer))}
         with serving(jar, models=[gate.model], options=options) as service, gate, service.client() as admin:
@@ -180,7 +164,7 @@ def test_behind_a_proxy_a_header_says_where_from_and_never_who(jar: Jar, monkeyp
 
 
 def test_whoever_was_away_when_a_run_ended_hears_the_rest_once_also_of_the_next_process(jar: Jar) -> None:
-    gate = Held()
+    gate = held()
     with serving(jar, models=[gate.model]) as service, gate, service.client() as client:
         body = {"code": "print('first')\nprint(llm_query('one'))\nFINAL(2)", "sub_model": FAKE}
         run = client.post("/v1/runs", json=body).json()["run"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Self
 
 import anthropic
 import openai
@@ -23,7 +20,7 @@ from belljar.service.front.openai import ChatAsked
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.settings import Profile
-from tests.integration.service.support import Serving, connected, head, problem, serving
+from tests.integration.service.support import Held, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
 LONG = "\n".join(f"user {number} logged in" for number in range(2000))
@@ -44,23 +41,6 @@ class Oracle:
 
     async def aclose(self) -> None:
         pass
-
-
-class Held(Oracle):
-    """It answers once it may: at the latest when the block ends."""
-
-    def __init__(self) -> None:
-        self._go = threading.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._go.set()
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        await asyncio.to_thread(self._go.wait)
-        return await super().complete(request)
 
 
 @pytest.fixture
@@ -313,8 +293,8 @@ def test_a_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(
     jar: Jar, path: str, kind: str, stream: bool
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": f"{LONG}\n\nHow many?"}], "stream": stream}
-    held = Held()
-    with serving(jar, models=[held], heartbeat_s=0.1) as service, service.client() as admin:
+    held = Held(Oracle())
+    with serving(jar, models=[held.model], heartbeat_s=0.1) as service, service.client() as admin:
         key = service.key_of("runner", "acme")
 
         def states() -> list[str]:

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
-from belljar import Host, ModelReply, ModelRequest
+from belljar import Host
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
@@ -28,7 +27,7 @@ from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from belljar.service.values import VALUES_MAX
-from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, serving
+from tests.integration.service.support import Begun, Client, Held, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import in_time, until
@@ -38,23 +37,6 @@ ASKED = {
     "model": "scripted:demo",
     "contexts": {"context": {"kind": "text", "text": "a short text"}},
 }
-
-
-class Held(DemoModel):
-    """It answers once it may: at the latest when the block ends."""
-
-    def __init__(self) -> None:
-        self._go = threading.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._go.set()
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        await asyncio.to_thread(self._go.wait)
-        return await super().complete(request)
 
 
 @pytest.fixture
@@ -213,8 +195,8 @@ def test_whoever_asks_from_elsewhere_is_told_what_they_can_do_and_no_command_of_
 
 
 def test_a_tools_caller_whose_key_is_revoked_is_told_so_and_its_run_goes_on(jar: Jar) -> None:
-    options, held = {"extras": parts()}, Held()
-    with serving(jar, models=[held], options=options, heartbeat_s=0.1) as service, service.client() as admin:
+    options, held = {"extras": parts()}, Held(DemoModel())
+    with serving(jar, models=[held.model], options=options, heartbeat_s=0.1) as service, service.client() as admin:
         key = service.key_of("runner", "acme")
 
         def states() -> list[str]:

@@ -54,6 +54,7 @@ from belljar.service.pages.seams import (
     Visitor,
 )
 from belljar.service.problems import retry_after
+from belljar.service.records import address_of
 from belljar.service.settings import DEMO
 
 __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
@@ -237,7 +238,7 @@ class _Pages:
         """Who only looks is not recorded for it: pages look again every few seconds. `log.read` has what they read."""
         if request.method == "POST" or code is not None:
             route = f"{request.method} {request.scope['route'].path}"
-            await self._actions.record(visitor, route, answer.status_code, code, _address(request))
+            await self._actions.record(visitor, route, answer.status_code, code, address_of(request.scope))
 
     async def _shown(
         self, request: Request, visitor: Visitor | None, template: str, here: str, status: int = 200, /, **shown: Any
@@ -294,10 +295,10 @@ class _Pages:
             try:
                 fields = await self._form(request, None)
             except _Wrong:
-                self._actions.stranger(_address(request))
+                self._actions.stranger(address_of(request.scope))
                 raise
             there = _local(fields.get("next"))
-            login = await self._actions.login(fields.get("key", "").strip(), _address(request))
+            login = await self._actions.login(fields.get("key", "").strip(), address_of(request.scope))
         except BelljarError as error:
             words = _words(error)
             shown = {"there": there, "why": words["why"]}
@@ -677,10 +678,6 @@ def _is_same_site(request: Request) -> bool:
         return False
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else ""
 
 
 def _local(there: str | None) -> str:
