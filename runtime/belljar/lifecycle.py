@@ -82,7 +82,7 @@ from belljar.journal import Job
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import HostTool, Model, Prices
 from belljar.policy import Policy, Quota, Spending, digest, dump
-from belljar.protocol import ContextInfo, Failure, ToolInfo
+from belljar.protocol import ContextInfo, Failure, Stream, ToolInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
@@ -103,7 +103,7 @@ __all__ = [
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
-OnOutput = Callable[[RunId, int, Literal["stdout", "stderr"], bytes], None]
+OnOutput = Callable[[RunId, int, Stream, bytes], None]
 _T = TypeVar("_T")
 _Kind: TypeAlias = Literal["PolicyDenied", "QuotaExceeded", "ModelError"]
 _log = logging.getLogger("belljar")

@@ -63,6 +63,7 @@ __all__ = [
     "Refused",
     "Search",
     "Start",
+    "Stream",
     "ToolInfo",
     "carries_body",
 ]
@@ -88,6 +89,7 @@ ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
 # Names and types are identifiers, in ASCII: nothing that could be read as a sentence, or as a marker of ours.
 VariableText = Annotated[str, Meta(max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*: [A-Za-z_][A-Za-z0-9_]*\Z")]
 Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
+Stream = Literal["stdout", "stderr"]
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
@@ -198,7 +200,7 @@ class Output(_Message, frozen=True):
     """
 
     cell: CellNumber
-    stream: Literal["stdout", "stderr"]
+    stream: Stream
 
 
 class Final(_Message, frozen=True):

@@ -138,7 +138,7 @@ class Replays:
                 real = Host(state=self._state.url or self._state.root, environ=self._environ)
                 self._real = await stack.enter_async_context(real)
             self._folder = stack.enter_context(_folder(self._state))
-            stack.push_async_callback(self._close_own)
+            stack.push_async_callback(self._own_opened.aclose)
             await self._open_own()
             self._opened = stack.pop_all()
         return self
@@ -149,18 +149,13 @@ class Replays:
     async def _open_own(self) -> None:
         environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
         environ["BELLJAR_KEYS"] = str(self._folder / "keys")
-        async with contextlib.AsyncExitStack() as stack:
-            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
-            self._own_opened = stack.pop_all()
-
-    async def _close_own(self) -> None:
-        await self._own_opened.aclose()
+        self._own = await self._own_opened.enter_async_context(Host(state=self._folder, environ=environ))
 
     async def _seed_own(self, started: RunStarted) -> None:
         """Make the host of its own one in whose boxes this run can be the same again."""
         wanted = self._hash_seed if started.hash_seed is None else started.hash_seed
         if self._own_used and wanted != self._hash_seed:
-            await self._close_own()
+            await self._own_opened.aclose()
             await self._open_own()
         self._own_used, self._hash_seed = True, wanted
         self._own.seeded(started.seed, wanted)

@@ -21,7 +21,7 @@ are in flight.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, assert_never
+from typing import assert_never
 
 from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
@@ -57,6 +57,7 @@ from belljar.protocol import (
     Recurse,
     Refused,
     Search,
+    Stream,
 )
 from belljar.search import Searcher
 from belljar.states import EVENT_OF, CellState, Event, States
@@ -150,7 +151,7 @@ class Broker:
         """
         self._cells.misfit = misfit
 
-    def hear(self, printed: Callable[[int, Literal["stdout", "stderr"], bytes], None]) -> None:
+    def hear(self, printed: Callable[[int, Stream, bytes], None]) -> None:
         """From now on `printed` is told what is kept of the cells' output: cell, stream, bytes."""
         self._cells.printed = printed
 

@@ -12,14 +12,11 @@ pieces costs no more than the same in one: the end is trimmed only when it is tw
 from __future__ import annotations
 
 from typing import Final as Const
-from typing import Literal
 
 from belljar.policy import Limits
-from belljar.protocol import CellError, Done, Final, Output
+from belljar.protocol import CellError, Done, Final, Output, Stream
 
-__all__ = ["Cell", "Stream"]
-
-Stream = Literal["stdout", "stderr"]
+__all__ = ["Cell"]
 
 _TAIL_SHARE: Const = 1 / 4
 

@@ -16,7 +16,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from typing import Final as Const
-from typing import Literal
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
@@ -28,7 +27,7 @@ from belljar.broker.keeping import NOTHING_KEPT, Kept, together
 from belljar.broker.run import RunScope
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, sha256
-from belljar.protocol import Done, Execute, Final, Output
+from belljar.protocol import Done, Execute, Final, Output, Stream
 from belljar.states import CellState, Event, States
 
 __all__ = ["Cells"]
@@ -64,7 +63,7 @@ class Cells:
         # Says why an answer is not what was asked for; empty if it is.
         self.misfit: Callable[[Final, bytes], str] | None = None
         # Hears what is kept of each cell's output: cell, stream, bytes.
-        self.printed: Callable[[int, Literal["stdout", "stderr"], bytes], None] | None = None
+        self.printed: Callable[[int, Stream, bytes], None] | None = None
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> tuple[Execute, bytes]:
         """Log the next cell, start its clock, and return the order to run it. If cancelled, it has not begun.
