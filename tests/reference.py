@@ -213,7 +213,8 @@ def coded() -> Iterator[tuple[Path, str, str, str]]:
 def _codes() -> list[str]:
     found = dict(CHOSEN_BEFORE)
     for _, code, kind, says in coded():
-        found.setdefault(code, (kind, says))
+        if code not in found or (kind in KINDS and found[code][0] not in KINDS):  # a record of an error is none
+            found[code] = (kind, says)
     rows = [
         [f"`{code}`", f"`{kind}`" if kind in KINDS else "", says or OF_THE_BOX.get(code, "")]
         for code, (kind, says) in sorted(found.items())
