@@ -275,7 +275,7 @@ class Busy(Refusal):
     """Too much is waiting already, or the service is stopping.
 
     `code` is `queue.tenant`, `queue.full`, `queue.bytes`, `sessions.tenant`, `sessions.full`, `session.busy`,
-    `requests.tenant`, `service.busy`, `mcp.busy` or `service.draining`.
+    `requests.tenant`, `service.busy`, `service.connections`, `mcp.busy` or `service.draining`.
 
     Args:
         retry_after_s: when it is worth trying again, in seconds.

@@ -30,9 +30,11 @@ from belljar.service.records import address_of, request_record
 from belljar.service.routes import Refused
 from belljar.service.settings import ServiceSettings
 
-__all__ = ["Guard", "client_of", "is_ours"]
+__all__ = ["NO_ROUTE", "Guard", "client_of", "is_ours", "refuse"]
 
 _log = logging.getLogger("belljar.service.requests")
+# Of what is refused before anybody looks where it is meant for.
+NO_ROUTE: Final = "(none)"
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -45,7 +47,6 @@ _HEADERS: Final = {
 _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 _FORWARDED_MAX: Final = 32
-_NO_ROUTE: Final = "(none)"
 _WRONG_METHOD: Final = 405
 _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
@@ -87,13 +88,13 @@ class Guard:
                 self._complete(MutableHeaders(scope=message), scope, request)
                 self._tell(scope, message["status"], time.perf_counter() - started)
                 if message["status"] == _WRONG_METHOD and "belljar.route" not in scope:  # refused by the framework
-                    self._count(address_of(scope), request_record(None, _NO_ROUTE, _WRONG_METHOD, code="route.method"))
+                    self._count(address_of(scope), request_record(None, NO_ROUTE, _WRONG_METHOD, code="route.method"))
             await send(message)
 
         if (refused := self._refused(scope, headers)) is not None:
             problem = problem_of(refused, request)
-            self._count(address_of(scope), request_record(None, _NO_ROUTE, problem.status, code=refused.code))
-            await _refuse(sending, problem)
+            self._count(address_of(scope), request_record(None, NO_ROUTE, problem.status, code=refused.code))
+            await refuse(sending, problem)
             return
         await self._app(scope, receive, sending)
 
@@ -127,7 +128,7 @@ class Guard:
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         """Nothing of what was sent: neither the path, nor what is behind it, nor a key."""
-        route = scope.get("belljar.route", _NO_ROUTE)
+        route = scope.get("belljar.route", NO_ROUTE)
         for observer in self._observers:
             observer(route, status, seconds)
         told = {
@@ -187,12 +188,15 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(found.version == network.version and found in network for network in networks)
 
 
-async def _refuse(send: Send, problem: Problem) -> None:
+async def refuse(send: Send, problem: Problem) -> None:
+    """Answer with a problem and end the connection, whatever was sent or still comes."""
     data = msgspec.json.encode(problem)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(data)).encode()),
         (b"connection", b"close"),
     ]
+    if problem.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": data})

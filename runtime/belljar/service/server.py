@@ -5,8 +5,8 @@ How it ends. A first signal stops nothing at once: from then on no run is admitt
 settled. Then the streams of events say goodbye, no connection is taken any more, the last answers leave, the log is
 signed, and the process exits with 0. A second signal ends the waiting for runs.
 
-How it listens. `uvicorn` speaks HTTP; bounds are put around it here for clients that take their time (`Patient`). It
-takes no signals: it would raise them again in the end, and the exit code would be that of a killed process.
+How it listens. `uvicorn` speaks HTTP; bounds are put around it in `connection`. It takes no signals: it would raise
+them again in the end, and the exit code would be that of a killed process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from belljar.access import AccessSettings, Authenticator
 from belljar.audit.events import ServiceChanged
@@ -33,11 +32,11 @@ from belljar.errors import BelljarError, HostFault, InvalidInput
 from belljar.host import Host
 from belljar.jobs import Desk, DeskLimits
 from belljar.service.app import Make, application
-from belljar.service.problems import MEDIA_TYPE, problem_of
-from belljar.service.routes import Refused, Service
+from belljar.service.connection import speaking
+from belljar.service.routes import Service
 from belljar.service.settings import ServiceSettings, check_bind, is_loopback
 
-__all__ = ["Patient", "Ready", "listening", "serve"]
+__all__ = ["Ready", "listening", "serve"]
 
 _log = logging.getLogger("belljar.service")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -235,10 +234,9 @@ def _url(bound: socket.socket, settings: ServiceSettings) -> str:
 
 
 def _config(app: Starlette, settings: ServiceSettings) -> uvicorn.Config:
-    Patient.header_s, Patient.write_s = settings.header_s, settings.write_s
     return uvicorn.Config(
         app,
-        http=Patient,
+        http=speaking(app.state.service),
         ws="none",
         interface="asgi3",
         lifespan="on",
@@ -246,84 +244,12 @@ def _config(app: Starlette, settings: ServiceSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.connections,
         h11_max_incomplete_event_size=settings.header_bytes,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_S,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=None if settings.tls_key is None else str(settings.tls_key),
     )
-
-
-class Patient(H11Protocol):
-    """One connection, with a bound on how long its client may take: for the head of a request, and to take an answer.
-
-    A client that takes an answer slower than we make it makes us wait, which costs nothing but its place. One that
-    takes nothing for `write_s` seconds is cut off: the answer's generator is closed, and what it held is free.
-    """
-
-    header_s: float = 10
-    write_s: float = 30
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._head: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        if self._head is None and self._is_idle():
-            self._wait_for_head()
-        super().data_received(data)
-        if not self._is_idle():
-            self._cancel_head()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._cancel_head()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._stuck is None:
-            self._stuck = self.loop.call_later(self.write_s, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._take()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_head()
-        super().connection_lost(exc)
-        self._take()
-
-    def send_400_response(self, msg: str) -> None:
-        """As everything else that is refused, a problem."""
-        error = Refused("this is not a valid HTTP request, or its head is too long; correct it", code="request.http")
-        problem = msgspec.structs.replace(problem_of(error, ""), status=400)
-        data = msgspec.json.encode(problem)
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(data)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + data)
-        self.transport.close()
-
-    def _is_idle(self) -> bool:
-        cycle = getattr(self, "cycle", None)  # None until there is a request
-        return cycle is None or bool(cycle.response_complete)
-
-    def _wait_for_head(self) -> None:
-        self._head = self.loop.call_later(self.header_s, self.transport.abort)
-
-    def _cancel_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _take(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
 
 
 # -- signals -----------------------------------------------------------------------------------------------------------

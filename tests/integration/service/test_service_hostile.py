@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.cookies
 import re
 import socket
@@ -92,6 +93,45 @@ def test_of_many_refusals_to_a_stranger_the_log_has_few_records_and_their_number
     records = whole.jar.records("http.request")
     assert len(records) < 20
     assert sum(1 + record.data.get("unlogged", 0) for record in records) == 40
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HELLO\r\n\r\n", b"GET /livez HTTP/1.1\r\nx: " + b"y" * 200_000, b"\x16\x03\x01\x02\x00"]
+)
+def test_what_is_no_http_stands_in_the_log(whole: Serving, sent: bytes) -> None:
+    for _ in range(3):
+        with contextlib.suppress(ConnectionResetError):  # what is not read of it
+            answered(whole, sent)
+    whole.end()
+    told = [(one.data["code"], one.data["status"], one.data["unlogged"]) for one in whole.jar.records("http.request")]
+    assert told == [("request.http", 400, 2)]
+
+
+def test_who_comes_when_all_connections_are_taken_is_told_so_and_the_others_go_on(jar: Jar) -> None:
+    asking = b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+    with serving(jar, connections=8) as service:
+        port = int(service.url.rpartition(":")[2])
+
+        def status(connection: http.client.HTTPConnection) -> int:
+            connection.request("GET", "/livez")
+            with closing(connection.getresponse()) as answer:
+                answer.read()
+                return answer.status
+
+        with contextlib.ExitStack() as stack:
+            inside = [http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S) for _ in range(8)]
+            for one in inside:
+                stack.callback(one.close)
+            assert {status(one) for one in inside} == {200}
+            refused = answered(service, asking)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b'"code":"service.connections"' in refused
+            assert b"retry-after: 1\r\n" in refused
+            assert b"content-security-policy: " in refused
+            assert {status(one) for one in inside} == {200}
+        until(lambda: answered(service, asking).startswith(b"HTTP/1.1 200 "), what="there is room again")
+    codes = {record.data["code"] for record in jar.records("http.request")}
+    assert codes == {"service.connections"}
 
 
 @pytest.mark.parametrize(
