@@ -1204,7 +1204,7 @@ def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path
         async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
             await here.in_cell()
             batch = asyncio.create_task(here.say(*ask("a", "slow", "b", "slow", "c")))
-            await asyncio.wait([batch], timeout=60)
+            await asyncio.wait([batch], timeout=30)
             assert batch.done()
             said = batch.result()
             assert said is not None

@@ -33,6 +33,7 @@ __all__ = [
     "head",
     "hold_up_for_long",
     "problem",
+    "said",
     "serving",
     "take_time_to_look",
 ]
@@ -143,6 +144,19 @@ def connected(service: Serving) -> socket.socket:
     opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     return opened
+
+
+def said(opened: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    try:
+        while piece := opened.recv(65536):
+            found += piece
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        raise AssertionError(f"it was never closed; {len(found)} bytes came") from None
+    return found
 
 
 def head(service: Serving, line: str, *headers: str, key: str | None = None) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
 from belljar.service.settings import ServiceSettings, check_bind
 from belljar.service.values import VALUES_MAX
-from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, serving
+from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, said, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
 # What a replay may come to, besides the states of a result.
@@ -33,19 +32,6 @@ def strict(jar: Jar) -> Iterator[Serving]:
     """A service with small bounds."""
     with serving(jar, body_bytes=2000, header_s=1.0, body_s=1.0, write_s=1.0, heartbeat_s=0.2) as running:
         yield running
-
-
-def said(opened: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    found = b""
-    try:
-        while piece := opened.recv(65536):
-            found += piece
-    except ConnectionResetError:
-        pass
-    except TimeoutError:
-        raise AssertionError(f"it was never closed; {len(found)} bytes came") from None
-    return found
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(strict: Serving) -> None:

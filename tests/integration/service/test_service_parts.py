@@ -27,7 +27,7 @@ from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from belljar.service.values import VALUES_MAX
-from tests.integration.service.support import Begun, Client, Held, Serving, connected, head, problem, serving
+from tests.integration.service.support import Begun, Client, Held, Serving, connected, head, problem, said, serving
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import in_time, until
@@ -447,9 +447,7 @@ def test_a_body_for_a_tool_may_not_take_for_ever_and_nobody_listens_where_nothin
         assert (error_of(answer), answer.headers["allow"]) == ((405, "route.method"), "POST")
         with contextlib.closing(connected(service)) as opened:
             opened.sendall(head(service, "POST /mcp", *SENT) + b" ")
-            told = b""
-            while piece := opened.recv(65536):
-                told += piece
+            told = said(opened)
         assert b" 408 " in told
         assert b'"code":"request.slow"' in told
         until(lambda: {405, 408} <= {one.status for one in requests(jar) if one.route == "MCP"}, what="both are logged")
