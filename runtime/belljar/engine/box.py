@@ -32,6 +32,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final as Const
@@ -85,8 +86,10 @@ _SEND_S: Const = 10.0
 # Up to this size the parts of a frame are sent as one: each piece by itself wakes up the box, and a daemon forwards it
 # by itself, too. A query whose answer comes in two takes 0.1 ms longer, where the goal is 0.3.
 _JOINED_BYTES_MAX: Const = 64 * 1024
-# How often the CPU time of a busy box is checked.
+# How often the CPU time of a box is checked that may soon have used up what it has; where each of this machine's
+# processors would need longer for that, only then. A look reads five files, and most boxes wait for a model.
 _WATCH_S: Const = 0.1
+_PROCESSORS: Const = os.cpu_count() or 1
 # And between cells, when most boxes do nothing.
 _WATCH_IDLE_S: Const = 0.5
 # A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
@@ -466,22 +469,26 @@ class Box:
 
     async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
         """None when the cell is over; why it has to end, if its time or its share of CPU time is up first."""
+        pause_s = _WATCH_S
         while not self._over:
             if self._states.cell is CellState.CHECKING:  # the box has said its last word, and in time
                 await self._until(lambda: self._over or self._states.cell is not CellState.CHECKING)
                 continue
+            if self._is_out:
+                return self._out
             left = until - self._scope.monotonic()
             if left <= 0:
                 return _LATE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _WATCH_S)):
-                    await self._until(lambda: self._over)
-                break
-            await self._watch_cpu()
-            if self._out is not None and self._cut is None:
-                return self._out
-            if cpu is not None and (used_s := await self._cpu_used_s()) >= cpu.until_s:
+            try:
+                async with asyncio.timeout(min(left, pause_s)):
+                    await self._until(lambda: self._over or self._is_out)
+                continue
+            except TimeoutError:
+                used_s = await self._watch_cpu()
+            if cpu is not None and used_s >= cpu.until_s:
                 return _cell_spent_cpu(cpu, used_s)
+            spare_s = (self._scope.policy.limits.cpu_s if cpu is None else cpu.until_s) - used_s
+            pause_s = max(_WATCH_S, spare_s / _PROCESSORS)
         return None
 
     async def _watch_always(self) -> None:
@@ -509,6 +516,7 @@ class Box:
             await work
         except QuotaExceeded as refusal:
             self._out = verdict_of(refusal)
+            self._moved.set()
         except HostFault as fault:
             self._fail(fault)
 
@@ -517,12 +525,19 @@ class Box:
         if self._scope.left_s() <= 0 and self._states.turn is TurnState.FREE:
             self._end(verdict_of(self._scope.time_up()))
 
-    async def _watch_cpu(self) -> None:
+    @property
+    def _is_out(self) -> bool:
+        """The tenant has no more, and the cell is not being stopped yet."""
+        return self._out is not None and self._cut is None
+
+    async def _watch_cpu(self) -> float:
+        """The box's CPU time so far, where it ends the box if that is all it has."""
         if self._states.cell is CellState.CHECKING:
-            return
+            return self._evidence.cpu_s or 0.0
         limit_s = self._scope.policy.limits.cpu_s
         if (used_s := await self._cpu_used_s()) >= limit_s:
             self._end(_spent_cpu(limit_s, used_s))
+        return used_s
 
     async def _cpu_used_s(self) -> float:
         """The box's CPU time so far; 0 if nobody can tell any more."""
