@@ -39,7 +39,7 @@ LEVELS = [
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
-    {"protocol", "glyphs", "fitting"},
+    {"protocol", "glyphs", "fitting", "durable"},
     {"identity"},
     {"errors"},
 ]
@@ -52,7 +52,7 @@ NARROWER = {
     "policy": {"errors", "glyphs", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "journal", "tasks", "units"},
     "audit": {"errors", "glyphs", "identity", "journal", "keys", "spans"},
-    "context": {"errors", "identity"},
+    "context": {"errors", "identity", "durable"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
     "search": {"errors", "spans", "tasks", "context", "attribution"},
@@ -72,12 +72,13 @@ NARROWER = {
     "units": {"errors", "glyphs"},
     "glyphs": set(),
     "fitting": set(),
+    "durable": set(),
     "spans": set(),
     "heavy": set(),
     "tasks": set(),
     "processes": set(),
     "owners": {"errors"},
-    "keys": {"errors"},
+    "keys": {"errors", "durable"},
 }
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}

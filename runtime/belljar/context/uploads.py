@@ -29,8 +29,9 @@ from typing import Final
 import msgspec
 
 from belljar.context.document import Document
-from belljar.context.files import created, flush_folder, folder_lock, replaced
+from belljar.context.files import folder_lock
 from belljar.context.store import ContextStore, FileSource
+from belljar.durable import created, flush, replaced
 from belljar.errors import HostFault, InvalidInput, QuotaExceeded, Refusal
 from belljar.identity import Tenant
 
@@ -114,7 +115,7 @@ class Uploads:
                 pass
             with replaced(place / _INFO) as file:  # whoever is killed here leaves none, not the beginning of one
                 file.write(msgspec.json.encode(made))
-            flush_folder(self._folder)
+            flush(self._folder)
         return made
 
     def _check_room(self, tenant: Tenant, length: int) -> None:
