@@ -56,7 +56,7 @@ NARROWER = {
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
     "search": {"errors", "spans", "tasks", "context", "attribution"},
-    "models": {"errors", "heavy"},
+    "models": {"errors", "glyphs", "heavy"},
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
     "bounds": {"errors", "ledger", "units"},
@@ -64,7 +64,7 @@ NARROWER = {
         *("errors", "glyphs", "identity", "ledger", "audit", "policy", "state", "bounds", "access", "units", "fitting"),
     },
     "hooks": {"errors", "identity", "tasks", "journal", "keys", "audit", "ledger", "access", "quotas"},
-    "access": {"errors", "identity", "journal", "audit", "keys"},
+    "access": {"errors", "glyphs", "identity", "journal", "audit", "keys"},
     "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},
     "journal": {"errors"},
