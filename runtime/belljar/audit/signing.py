@@ -47,7 +47,7 @@ from belljar.audit.log import AuditLog
 from belljar.audit.merkle import SparseTree, Tree, is_included, leaf_hash
 from belljar.audit.read import parse
 from belljar.audit.receipt import Receipt
-from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.source import Log, open_source, reading
 from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
@@ -189,11 +189,8 @@ def signed_size(log: Log) -> int:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
     """
-    with contextlib.closing(open_source(log)) as source:
-        try:
-            found = source.ask(_SIZE) if source.has_contents() else []
-        except UNREADABLE as error:
-            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    with reading(open_source(log)) as source:
+        found = source.ask(_SIZE) if source.has_contents() else []
     return int(found[0][0]) if found else 0
 
 
