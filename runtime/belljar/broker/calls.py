@@ -356,6 +356,7 @@ class Calls:
         )
 
     async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
+        """The answer of the first attempt that gives one. Raises as `ask`."""
         # A tool may have done something: that is not done again.
         attempts = 1 if question.request.purpose == "tool" else self._scope.policy.models.attempts_max
         for attempt in range(1, attempts + 1):
