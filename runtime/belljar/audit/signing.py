@@ -316,7 +316,7 @@ class Checkpoints:
         try:
             await self._read(growth, keep=seq - 1)
         except _Unsound as error:
-            raise await self._not_signed(growth, error.args[0]) from None
+            raise await self._not_signed(error.args[0]) from None
         return growth.tree
 
     async def _blocks(self, size: int) -> tuple[dict[int, bytes], list[int]]:
@@ -428,7 +428,7 @@ class Checkpoints:
             try:
                 await self._read(growth)
             except _Unsound as error:
-                raise await self._not_signed(growth, error.args[0]) from None
+                raise await self._not_signed(error.args[0]) from None
         if growth is None or not 1 <= old <= new <= growth.tree.size:
             there = 0 if growth is None else growth.tree.size
             raise InvalidInput(
@@ -518,7 +518,7 @@ class Checkpoints:
             try:
                 await self._read(growth)
             except _Unsound as error:
-                raise await self._not_signed(growth, error.args[0]) from None
+                raise await self._not_signed(error.args[0]) from None
             last = await self._ask(_LAST)
             try:
                 signed = await asyncio.to_thread(self._sign, growth, last)
@@ -526,7 +526,7 @@ class Checkpoints:
                 # What was signed was in the log before: if it is not there now, it is gone.
                 ((count,),) = await self._ask(_COUNT)
                 if count < error.args[0]:
-                    raise await self._not_signed(growth, error.args[0]) from None
+                    raise await self._not_signed(error.args[0]) from None
                 if error.args[0] > growth.tree.size:
                     self._growth = growth  # and read on
                 continue
@@ -574,7 +574,7 @@ class Checkpoints:
             self._keys.remember(signed)
             return signed
 
-    async def _not_signed(self, growth: _Growth, at: int) -> NotSigned:
+    async def _not_signed(self, at: int) -> NotSigned:
         ((count,),) = await self._ask(_COUNT)
         if count < at:
             return NotSigned("smaller", f"it has {count} records, but {at} were signed")
