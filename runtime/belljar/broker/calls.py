@@ -278,7 +278,7 @@ class Calls:
         """Ask, with as many attempts as the policy allows, all of them within `models.call_wall`.
 
         Args:
-            cell: the number of the cell that asks.
+            cell: the number of the cell that asks, or of the last one so far where the root model is asked.
             prompt: the last message, in UTF-8, besides those of the request; None if it has all.
             deadline: no call waits for a new period beyond it; on the run's monotonic clock.
             reused: called if the answer is that of an equal query, which it may be only where this is given and the
