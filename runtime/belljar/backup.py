@@ -27,6 +27,7 @@ import msgspec
 
 from belljar.audit import Log
 from belljar.audit.source import Source, open_source
+from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import SqliteError
@@ -110,7 +111,8 @@ def _sources(log: Log) -> dict[str, Log]:
 def _draft(folder: Path, name: str) -> Iterator[Path]:
     """An empty file that only we can read, gone at the end with all that SQLite put beside it."""
     path = folder / f".{name}-{secrets.token_hex(8)}"
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    with created(path, flushed=False):
+        pass
     try:
         yield path
     finally:
@@ -121,20 +123,12 @@ def _draft(folder: Path, name: str) -> Iterator[Path]:
 def _publish(draft: Path, path: Path) -> None:
     """Give a finished copy its name, on the disk; never that of a file that is there."""
     for place in (draft, path.parent):
-        _flush(place)
+        flush(place)
     try:
         os.link(draft, path)
     except FileExistsError:
         raise _exists(path) from None
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path.parent)
 
 
 # -- copying -----------------------------------------------------------------------------------------------------------

@@ -596,9 +596,7 @@ class Host:
         sources = named(wish.context, wish.contexts)
         ticket = wish.ticket
         if ticket is not None and ticket.tape is not None:
-            old = root, sub
-            root = None if root is None else ForkModel(ticket.tape, root)
-            sub = root if old[0] is old[1] else None if sub is None else ForkModel(ticket.tape, sub)
+            root, sub = _taking_over(ticket.tape, root, sub)
         return Order(
             run=new_run_id() if ticket is None else ticket.run,
             tenant=tenant,
@@ -753,6 +751,8 @@ class Host:
         """
         seq, _ = await self.journal.submit(self.audit.host_entry(event), unavailable=AuditUnavailable)
         return seq
+
+    # ----------------------------------------------------------------------------------------- for whoever builds on it
 
     @property
     def pool(self) -> int:
@@ -942,6 +942,12 @@ def _permit_depths(policy: Policy, models: Iterable[Model | None]) -> None:
     for depth, model in enumerate(models):
         if model is not None:
             permit_depth(policy, model.name, depth)
+
+
+def _taking_over(tape: Tape, root: Model | None, sub: Model | None) -> tuple[Model | None, Model | None]:
+    """A root model and a sub-model that know what an earlier run was answered; one for both stays one."""
+    knowing = None if root is None else ForkModel(tape, root)
+    return knowing, knowing if sub is root else None if sub is None else ForkModel(tape, sub)
 
 
 def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self
 
+from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable
 
 __all__ = ["SECRET_BYTES", "Keys"]
@@ -90,7 +91,7 @@ class Keys:
         path = self._path(name)
         with self._told(), self._draft(name, content) as draft, contextlib.suppress(FileExistsError):
             os.link(draft, path)
-            self._flush()
+            flush(self.folder)
         found = self.read(name)
         if found is None:
             raise self._unusable(f"{name} was removed as soon as it was made", "find out who removes it")
@@ -101,7 +102,7 @@ class Keys:
         path = self._path(name)
         with self._told(), self._draft(name, content) as draft:
             os.rename(draft, path)
-            self._flush()
+            flush(self.folder)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -109,7 +110,7 @@ class Keys:
         with self._told():
             if self._is_there():
                 path.unlink(missing_ok=True)
-                self._flush()
+                flush(self.folder)
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -153,11 +154,8 @@ class Keys:
         self._make()
         draft = self.folder / f".{name}-{secrets.token_hex(8)}"
         try:
-            descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(descriptor)
+            with created(draft) as file:
+                file.write(content)
             yield draft
         finally:
             draft.unlink(missing_ok=True)
@@ -185,13 +183,6 @@ class Keys:
             raise self._unusable(
                 f"others can read {what}", f"find out who did, and `chmod {mode:o}` it if the keys can stay"
             )
-
-    def _flush(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):

@@ -475,7 +475,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ open and close
 
     async def open(self, *, question: str | None = None) -> None:
-        """Open the run in the ledger, log the start, build the box.
+        """Open its contexts, then the run in the ledger; log the start; build the box.
 
         Raises:
             Refusal, HostFault: it cannot start; the caller still owes a `close`.
@@ -491,6 +491,24 @@ class Run:
             kept = await off_loop(len(question), self.scope.keeper.text, "prompts", question)
         setup = self._setup()
         await self._announce(self._start(question, kept, setup), kept, setup)
+        broker = self._make_broker()
+        whose = {"run": order.run, "tenant": order.tenant}
+        sandbox = await order.backend.start(box_spec(order.policy), whose)
+        self._box = Box(sandbox, broker, self.scope, meter=self._meter)
+        # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
+        check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
+        await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
+        typed = order.answer_type
+        if typed is not None:
+            broker.expect(typed.misfit)
+        more, stays = not order.alone, order.stays or typed is not None
+        tools = [ToolInfo(*tool.told) for tool in order.tools]
+        await self._box.open(
+            order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools, seed=order.seed
+        )
+
+    def _make_broker(self) -> Broker:
+        shared, order = self.shared, self.order
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -509,20 +527,7 @@ class Run:
         )
         if shared.printed is not None:
             broker.hear(functools.partial(shared.printed, order.run))
-        whose = {"run": order.run, "tenant": order.tenant}
-        sandbox = await order.backend.start(box_spec(order.policy), whose)
-        self._box = Box(sandbox, broker, self.scope, meter=self._meter)
-        # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
-        check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
-        await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
-        typed = order.answer_type
-        if typed is not None:
-            broker.expect(typed.misfit)
-        more, stays = not order.alone, order.stays or typed is not None
-        tools = [ToolInfo(*tool.told) for tool in order.tools]
-        await self._box.open(
-            order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools, seed=order.seed
-        )
+        return broker
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -611,7 +616,7 @@ class Run:
         root = self._childs_root(child.model)
         if isinstance(child.context, Part):
             document, part = self._opened[child.doc].document, child.context
-            if document.kind != "text" and not part.items:
+            if document.kind != "text" and not part.items:  # characters of a list or dict are a text
                 document = msgspec.structs.replace(document, kind="text")
         else:
             store = self.shared.contexts.of(order.tenant)

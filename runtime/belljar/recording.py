@@ -150,7 +150,7 @@ class Recording:
             again = (run.run, query.prompt.sha256 or "", query.attempt + 1) in self._again
             given_up = query.error == _GIVEN_UP or query.outcome is None
             return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up)
-        reply = self._reply(run, query)
+        reply = self._reply(query)
         if reply is None:
             if query.purpose == "root" and not place:
                 self._turns_missing = True
@@ -165,7 +165,7 @@ class Recording:
             answered_by=query.answered_by or "",
         )
 
-    def _reply(self, run: Run, query: Query) -> str | None:
+    def _reply(self, query: Query) -> str | None:
         assert query.reply is not None
         return self._text(query.reply, f"the answer to {query.purpose} query {query.action}")
 

@@ -39,7 +39,7 @@ LEVELS = [
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
-    {"protocol", "glyphs", "fitting"},
+    {"protocol", "glyphs", "fitting", "durable"},
     {"identity"},
     {"errors"},
 ]
@@ -52,11 +52,11 @@ NARROWER = {
     "policy": {"errors", "glyphs", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "journal", "tasks", "units"},
     "audit": {"errors", "glyphs", "identity", "journal", "keys", "spans"},
-    "context": {"errors", "identity"},
+    "context": {"errors", "identity", "durable"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
     "search": {"errors", "spans", "tasks", "context", "attribution"},
-    "models": {"errors", "heavy"},
+    "models": {"errors", "glyphs", "heavy"},
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
     "bounds": {"errors", "ledger", "units"},
@@ -64,7 +64,7 @@ NARROWER = {
         *("errors", "glyphs", "identity", "ledger", "audit", "policy", "state", "bounds", "access", "units", "fitting"),
     },
     "hooks": {"errors", "identity", "tasks", "journal", "keys", "audit", "ledger", "access", "quotas"},
-    "access": {"errors", "identity", "journal", "audit", "keys"},
+    "access": {"errors", "glyphs", "identity", "journal", "audit", "keys"},
     "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},
     "journal": {"errors"},
@@ -72,12 +72,13 @@ NARROWER = {
     "units": {"errors", "glyphs"},
     "glyphs": set(),
     "fitting": set(),
+    "durable": set(),
     "spans": set(),
     "heavy": set(),
     "tasks": set(),
     "processes": set(),
     "owners": {"errors"},
-    "keys": {"errors"},
+    "keys": {"errors", "durable"},
 }
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}

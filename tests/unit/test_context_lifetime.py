@@ -23,8 +23,8 @@ import pytest
 
 from belljar.context import ContextStore, ContextStores, Document
 from belljar.context.copying import Copier
-from belljar.context.files import replaced
 from belljar.context.intake import CHECKPOINT_BYTES
+from belljar.durable import replaced
 from belljar.errors import InvalidInput, Refusal
 from belljar.identity import Tenant
 

@@ -370,7 +370,7 @@ def test_older_contexts_are_found_and_read(contexts: Path) -> None:
 NOTES = """
 import os, signal, sys
 from pathlib import Path
-from belljar.context.files import replaced
+from belljar.durable import replaced
 from belljar.context.formats import in_latest_format
 
 def note(root):

@@ -43,6 +43,7 @@ import msgspec
 
 from belljar.access.roles import HOST_ROLES, Principal
 from belljar.errors import AccessDenied, HostFault, InvalidInput
+from belljar.glyphs import blanked
 from belljar.identity import ROLES, Role, Tenant
 
 __all__ = [
@@ -316,7 +317,7 @@ class Oidc:
         except TimeoutError:
             self._failed(f"it took longer than {_FETCH_S:g} s")
         except (OSError, ValueError) as error:
-            self._failed("".join(c if c.isprintable() else " " for c in str(error)[:200]) or type(error).__name__)
+            self._failed(blanked(str(error)[:200]) or type(error).__name__)
         else:
             self._fetched_at, self._trouble = self._steady(), None
             self._next_fetch_at = began + COOLDOWN_S

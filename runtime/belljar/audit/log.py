@@ -140,15 +140,6 @@ class AuditLog:
             raise TypeError(f"a {event.name} belongs to a run")
         return self._entry(run, (event,))
 
-    async def append_of_host(self, event: Event) -> None:
-        """As `append`, of a record that belongs to no run.
-
-        Raises:
-            AuditUnavailable: it was not written.
-            TypeError: it belongs to a run.
-        """
-        await self._journal.submit(self.host_entry(event), unavailable=AuditUnavailable)
-
     def _entry(self, run: str, events: Sequence[Event]) -> Job[tuple[int, str]]:
         parts = [_parts(run, event) for event in events]
 

@@ -7,14 +7,14 @@ the index of runs, past all those below it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.audit.read import Record, parse
-from belljar.audit.source import UNREADABLE, Log, Source, open_source
-from belljar.errors import AuditUnavailable, VerificationFailed
+from belljar.audit.source import Log, Source, open_source, reading
+from belljar.errors import VerificationFailed
 
 __all__ = ["Pages", "open_pages"]
 
@@ -37,11 +37,8 @@ def open_pages(log: Log) -> Iterator[Pages]:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
     """
-    with closing(open_source(log)) as source:
-        try:
-            yield Pages(source)
-        except UNREADABLE as error:
-            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    with reading(open_source(log)) as source:
+        yield Pages(source)
 
 
 class Pages:

@@ -26,8 +26,8 @@ from belljar.audit.events import (
     encoded,
 )
 from belljar.audit.log import RECORD_BYTES_MAX
-from belljar.audit.source import UNREADABLE, Log, Row, Source, looked_at, open_source
-from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+from belljar.audit.source import Log, Row, Source, looked_at, open_source, reading
+from belljar.errors import InvalidInput, VerificationFailed
 
 __all__ = [
     "OTHER_RUN",
@@ -113,11 +113,8 @@ def runs(log: Log) -> list[RunSummary]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not valid.
     """
-    with closing(open_source(log)) as source:
-        try:
-            return [_summary(source, *bounds) for bounds in _bounds(source)]
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        return [_summary(source, *bounds) for bounds in _bounds(source)]
 
 
 def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
@@ -162,13 +159,10 @@ def latest(log: Log) -> str | None:
 
     Raises as `runs`.
     """
-    with closing(open_source(log)) as source:
-        try:
-            for run, first, *_ in reversed(_bounds(source)):
-                if "." not in run and not _is_replay(source, first):
-                    return run
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        for run, first, *_ in reversed(_bounds(source)):
+            if "." not in run and not _is_replay(source, first):
+                return run
     return None
 
 
@@ -188,23 +182,20 @@ def runs_before(
         As `runs`. A log that an older version made has none.
     """
     found: list[RunSummary] = []
-    with closing(open_source(log)) as source:
-        try:
-            if not source.has_ledger():
-                return [], None
-            for _ in range(looks_max):
-                before = _root_before(source, before)
-                if before is None:
-                    return found, None
-                ((first, last, count),) = source.ask(_OF_RUN, before)
-                summary = _summary(source, before, first, last, count)
-                if is_wanted(summary):
-                    found.append(summary)
-                if len(found) == limit:
-                    break
-            return found, before
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        if not source.has_ledger():
+            return [], None
+        for _ in range(looks_max):
+            before = _root_before(source, before)
+            if before is None:
+                return found, None
+            ((first, last, count),) = source.ask(_OF_RUN, before)
+            summary = _summary(source, before, first, last, count)
+            if is_wanted(summary):
+                found.append(summary)
+            if len(found) == limit:
+                break
+        return found, before
 
 
 def _root_before(source: Source, before: str | None) -> str | None:
@@ -222,10 +213,6 @@ def _root_before(source: Source, before: str | None) -> str | None:
 def _is_replay(source: Source, first_seq: int) -> bool:
     begun = _parsed(*next(source.rows(seq=first_seq))[:3]).typed
     return isinstance(begun, RunStarted) and begun.replays is not None
-
-
-def _unreadable(source: Source, error: Exception) -> AuditUnavailable:
-    return AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it")
 
 
 def records(log: Log, run: str | None = None) -> Iterator[Record]:
@@ -259,13 +246,10 @@ def marks_below(log: Log, run: str, every: int) -> list[int]:
 
     Raises as `records`, but looks at no record; of a log that an older version made there is only the first.
     """
-    with closing(open_source(log)) as source:
-        try:
-            if source.below(run) is None:
-                return [1]
-            return [row[0] for row in source.ask(_MARKS, run, f"{run}.", f"{run}/", every)]
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        if source.below(run) is None:
+            return [1]
+        return [row[0] for row in source.ask(_MARKS, run, f"{run}.", f"{run}/", every)]
 
 
 def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:
@@ -275,11 +259,8 @@ def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:
     """
 
     def look(log: Log) -> list[Record]:
-        with closing(open_source(log)) as source:
-            try:
-                found = [_parsed(*row[:3]) for row in source.rows(after=seq)]
-            except UNREADABLE as error:
-                raise _unreadable(source, error) from error
+        with reading(open_source(log)) as source:
+            found = [_parsed(*row[:3]) for row in source.rows(after=seq)]
         return [record for record in found if run is None or record.run == run or record.run.startswith(f"{run}.")]
 
     return looked_at(log, look, lambda _: False)
@@ -301,19 +282,16 @@ def page_after(
     """
     found: list[Record] = []
     last = seq
-    with closing(open_source(log)) as source:
-        try:
-            given = source.rows(run) if run is not None else source.rows(after=seq)
-            with closing(cast("Generator[Row, None, None]", given)) as rows:  # before its connection is
-                for count, row in enumerate(row for row in rows if row[0] > seq):
-                    if len(found) == limit or count == _LOOKED_AT_MAX:
-                        return found, last
-                    last = row[0]
-                    record = _parsed(*row[:3])
-                    if wanted is None or wanted(record.run):
-                        found.append(record)
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        given = source.rows(run) if run is not None else source.rows(after=seq)
+        with closing(cast("Generator[Row, None, None]", given)) as rows:  # before its connection is
+            for count, row in enumerate(row for row in rows if row[0] > seq):
+                if len(found) == limit or count == _LOOKED_AT_MAX:
+                    return found, last
+                last = row[0]
+                record = _parsed(*row[:3])
+                if wanted is None or wanted(record.run):
+                    found.append(record)
     return found, None
 
 
@@ -322,24 +300,18 @@ def head(log: Log) -> int:
 
     Raises as `records`, but looks at no record.
     """
-    with closing(open_source(log)) as source:
-        try:
-            return source.head()
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(open_source(log)) as source:
+        return source.head()
 
 
 def _records(source: Source, wanted: Callable[[Source], Sequence[str | None]]) -> Iterator[Record]:
     """Those of each wanted run in turn; None is all runs."""
-    with closing(source):
-        try:
-            for run in wanted(source):
-                for seq, kept_run, body, _ in source.rows(run):
-                    record = _parsed(seq, kept_run, body)
-                    if run is None or record.run == run:
-                        yield record
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    with reading(source):
+        for run in wanted(source):
+            for seq, kept_run, body, _ in source.rows(run):
+                record = _parsed(seq, kept_run, body)
+                if run is None or record.run == run:
+                    yield record
 
 
 def _parsed(seq: int, run: object, body: object) -> Record:

@@ -7,11 +7,10 @@ media; nor is a log of an older format migrated only because somebody reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 
 from belljar.audit.events import LogRead
 from belljar.audit.log import AuditLog
-from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.source import Log, open_source, reading
 from belljar.errors import AuditUnavailable
 from belljar.journal import opened_journal
 
@@ -32,10 +31,7 @@ async def log_read(log: Log, *, by: str, command: str, of: Sequence[str] = ()) -
 
 
 def _refuse_older(log: Log) -> None:
-    with closing(open_source(log)) as source:
-        try:
-            number, latest = source.format()
-        except UNREADABLE as error:
-            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    with reading(open_source(log)) as source:
+        number, latest = source.format()
     if number != latest:
         raise AuditUnavailable(f"the audit log {source.name} has format {number}, and {latest} is written here")

@@ -47,7 +47,7 @@ from belljar.audit.log import AuditLog
 from belljar.audit.merkle import SparseTree, Tree, is_included, leaf_hash
 from belljar.audit.read import parse
 from belljar.audit.receipt import Receipt
-from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.source import Log, open_source, reading
 from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
@@ -189,11 +189,8 @@ def signed_size(log: Log) -> int:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
     """
-    with contextlib.closing(open_source(log)) as source:
-        try:
-            found = source.ask(_SIZE) if source.has_contents() else []
-        except UNREADABLE as error:
-            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    with reading(open_source(log)) as source:
+        found = source.ask(_SIZE) if source.has_contents() else []
     return int(found[0][0]) if found else 0
 
 
@@ -319,7 +316,7 @@ class Checkpoints:
         try:
             await self._read(growth, keep=seq - 1)
         except _Unsound as error:
-            raise await self._not_signed(growth, error.args[0]) from None
+            raise await self._not_signed(error.args[0]) from None
         return growth.tree
 
     async def _blocks(self, size: int) -> tuple[dict[int, bytes], list[int]]:
@@ -431,7 +428,7 @@ class Checkpoints:
             try:
                 await self._read(growth)
             except _Unsound as error:
-                raise await self._not_signed(growth, error.args[0]) from None
+                raise await self._not_signed(error.args[0]) from None
         if growth is None or not 1 <= old <= new <= growth.tree.size:
             there = 0 if growth is None else growth.tree.size
             raise InvalidInput(
@@ -521,7 +518,7 @@ class Checkpoints:
             try:
                 await self._read(growth)
             except _Unsound as error:
-                raise await self._not_signed(growth, error.args[0]) from None
+                raise await self._not_signed(error.args[0]) from None
             last = await self._ask(_LAST)
             try:
                 signed = await asyncio.to_thread(self._sign, growth, last)
@@ -529,7 +526,7 @@ class Checkpoints:
                 # What was signed was in the log before: if it is not there now, it is gone.
                 ((count,),) = await self._ask(_COUNT)
                 if count < error.args[0]:
-                    raise await self._not_signed(growth, error.args[0]) from None
+                    raise await self._not_signed(error.args[0]) from None
                 if error.args[0] > growth.tree.size:
                     self._growth = growth  # and read on
                 continue
@@ -577,7 +574,7 @@ class Checkpoints:
             self._keys.remember(signed)
             return signed
 
-    async def _not_signed(self, growth: _Growth, at: int) -> NotSigned:
+    async def _not_signed(self, at: int) -> NotSigned:
         ((count,),) = await self._ask(_COUNT)
         if count < at:
             return NotSigned("smaller", f"it has {count} records, but {at} were signed")

@@ -11,6 +11,7 @@ keeps the server from cleaning away what was changed meanwhile.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import sqlite3
 import time
@@ -25,7 +26,7 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
-__all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source"]
+__all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
@@ -121,6 +122,20 @@ def open_source(log: Log) -> Source:
         AuditUnavailable: it cannot be opened.
     """
     return _File(log) if isinstance(log, Path) else _Database(log)
+
+
+@contextlib.contextmanager
+def reading(source: Source) -> Iterator[Source]:
+    """A log that is open, for the length of a block, and closed then.
+
+    Raises:
+        AuditUnavailable: it cannot be read.
+    """
+    with contextlib.closing(source):
+        try:
+            yield source
+        except UNREADABLE as error:
+            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
 
 
 def _is_in_use(log: Log) -> bool:

@@ -42,6 +42,7 @@ import msgspec
 
 from belljar.audit.checkpoint import NOTE_BYTES_MAX, Note
 from belljar.errors import BelljarError, HostFault, InvalidInput
+from belljar.glyphs import blanked
 
 if TYPE_CHECKING:
     import httpx2
@@ -222,7 +223,7 @@ async def _sent(address: Address, note: str) -> None:
 
 def _why(error: Exception) -> str:
     said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return "".join(c if c.isprintable() else " " for c in said[:_SHOWN_CHARS_MAX])
+    return blanked(said[:_SHOWN_CHARS_MAX])
 
 
 async def _to_file(path: str, note: str) -> None:

@@ -211,12 +211,12 @@ def _repository(
         gold = gold or answers[asked[0]]
         first, second, third = (layer[at] for layer in layers)
         entries.append(f'    "{command}": "{first}:{entry}",\n')
-        for module, name, text in (
-            (first, entry, one_of(rng, _HOPS).format(module=second, target=service, name=entry)),
-            (second, service, one_of(rng, _HOPS).format(module=third, target=store, name=service)),
-            (third, store, worker),
+        for module, text in (
+            (first, one_of(rng, _HOPS).format(module=second, target=service, name=entry)),
+            (second, one_of(rng, _HOPS).format(module=third, target=store, name=service)),
+            (third, worker),
         ):
-            files[f"{module.replace('.', '/')}.py"] = _filled(rng, text, name, chars // (3 * count))
+            files[f"{module.replace('.', '/')}.py"] = _filled(rng, text, chars // (3 * count))
     shuffle(rng, entries)
     files["app/registry.py"] = f"COMMANDS = {{\n{''.join(entries)}}}\n"
     paths = list(files)
@@ -231,7 +231,7 @@ def _worker(rng: Random, name: str) -> tuple[str, dict[str, str]]:
     return "\n".join([f"def {name}(request):", *body, "    return len(done)\n"]), answers
 
 
-def _filled(rng: Random, text: str, name: str, chars: int) -> str:
+def _filled(rng: Random, text: str, chars: int) -> str:
     """A file that begins with this and goes on with functions of other names, as long as there is room."""
     others = [f"{verb}_{noun}_{rest}" for verb in _VERBS for noun in _NOUNS for rest in ("daily", "weekly")]
     shuffle(rng, others)

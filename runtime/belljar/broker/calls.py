@@ -277,11 +277,12 @@ class Calls:
     ) -> ModelReply:
         """Ask, with as many attempts as the policy allows, all of them within `models.call_wall`.
 
-        `prompt` is the last message, in UTF-8.
-
-        No call waits for a new period beyond `deadline`, on the run's monotonic clock.
-
-        With `reused`, the answer may be that of an equal query, as the policy says; it is then called.
+        Args:
+            cell: the number of the cell that asks, or of the last one so far where the root model is asked.
+            prompt: the last message, in UTF-8, besides those of the request; None if it has all.
+            deadline: no call waits for a new period beyond it; on the run's monotonic clock.
+            reused: called if the answer is that of an equal query, which it may be only where this is given and the
+                policy allows it.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -356,6 +357,7 @@ class Calls:
         )
 
     async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
+        """The answer of the first attempt that gives one. Raises as `ask`."""
         # A tool may have done something: that is not done again.
         attempts = 1 if question.request.purpose == "tool" else self._scope.policy.models.attempts_max
         for attempt in range(1, attempts + 1):

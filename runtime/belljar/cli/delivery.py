@@ -7,7 +7,6 @@ goes to stderr. The exit code is then 10, whatever the run's own would have been
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from belljar.cli.output import EXIT_OUTPUT, OutputFailed, document_of, exit_code, explain, flush, show, tell
 from belljar.cli.progress import summarise
+from belljar.durable import replaced
 from belljar.engine import AskResult, Result
 from belljar.errors import InvalidInput
 from belljar.state import State
@@ -92,20 +92,11 @@ def _kept(name: str, document: str, state: State) -> tuple[Path, OSError | None]
     path = state.results / name
     try:
         state.results.mkdir(mode=0o700, exist_ok=True)
-        _write_private(path, document)
+        with replaced(path) as file:  # half a result is worse than none
+            file.write(f"{document}\n".encode("ascii"))
     except OSError as error:
         return path, error
     return path, None
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
-    except OSError:
-        path.unlink(missing_ok=True)  # half a result is worse than none
-        raise
 
 
 def as_text(result: Result | AskResult) -> str:

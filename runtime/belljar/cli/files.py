@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from belljar.context.files import replaced
+from belljar.durable import replaced
 from belljar.errors import InvalidInput
 
 __all__ = ["write_private"]

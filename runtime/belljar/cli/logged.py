@@ -27,6 +27,10 @@ may_be_unlogged: Callable[[F], F] = click.option(
 def note_read(log: Log, *runs: str, unlogged: bool = False) -> None:
     """Log that this command is about to read these runs, and those below them, or all of them.
 
+    It writes to the log, so the command does not have it open for reading meanwhile: a file that no process had open
+    is read as one that nobody writes to (`audit.source`). What is looked up before this, and what is shown after it,
+    are therefore read from two openings.
+
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be written, and `unlogged` does not allow that.

@@ -1,4 +1,4 @@
-"""How the store makes and reads files and folders: closed to others, and on disk when we say so."""
+"""How the store reads sources, and who holds a folder. `durable` makes its files."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from belljar.errors import InvalidInput
 
 __all__ = [
-    "continued",
-    "created",
-    "flush_folder",
     "folder_lock",
     "is_too_long",
     "opened",
     "read_at",
     "refuse_unless_regular",
-    "replaced",
     "same_folder",
     "unreadable",
 ]
@@ -84,45 +78,6 @@ def is_too_long(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def created(path: Path, *, flushed: bool = True) -> Iterator[BinaryIO]:
-    """A new file, readable only by us; `flushed`: on disk when the block ends well."""
-    with _written(path, os.O_EXCL, flushed) as file:
-        yield file
-
-
-@contextlib.contextmanager
-def continued(path: Path, *, flushed: bool = True) -> Iterator[BinaryIO]:
-    """Like `created`, but an interrupted writer may have left the file already; it can also be read."""
-    with _written(path, 0, flushed) as file:
-        yield file
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces what is at `path` when the block ends well: wholly or not at all.
-
-    A crash leaves a file beside it whose name ends in `.new`.
-    """
-    fresh = path.with_name(f"{secrets.token_hex(16)}.new")
-    try:
-        with created(fresh) as file:
-            yield file
-        os.rename(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _written(path: Path, flags: int, flushed: bool) -> Iterator[BinaryIO]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
-    with open(descriptor, "r+b") as file:
-        yield file
-        file.flush()
-        if flushed:
-            os.fsync(descriptor)
-
-
-@contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's exclusive flock. Raises BlockingIOError if somebody else holds it."""
     descriptor = os.open(folder, _FOLDER)
@@ -142,12 +97,3 @@ def same_folder(folder: Path, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(there, os.fstat(descriptor))
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    descriptor = os.open(folder, _FOLDER)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from belljar.context.files import flush_folder, folder_lock, replaced
+from belljar.context.files import folder_lock
+from belljar.durable import flush, replaced
 from belljar.errors import HostFault
 
 __all__ = ["DOCUMENTS", "FORMAT", "FORMAT_FILE", "LENT", "STEPS", "Step", "format_of", "in_latest_format", "put_format"]
@@ -81,7 +82,7 @@ def put_format(root: Path, number: int = FORMAT) -> None:
     """Write down which format a store has, on disk."""
     with replaced(root / FORMAT_FILE) as file:
         file.write(b"%d\n" % number)
-    flush_folder(root)
+    flush(root)
 
 
 def format_of(root: Path) -> int:

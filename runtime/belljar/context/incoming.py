@@ -26,10 +26,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
-from belljar.context.files import flush_folder, folder_lock, replaced
+from belljar.context.files import folder_lock
 from belljar.context.formats import DOCUMENTS, LENT, put_format
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
+from belljar.durable import flush, replaced
 from belljar.identity import Tenant
 
 __all__ = ["KEPT_NS", "TENANT_FILE", "Incoming", "key_of"]
@@ -110,7 +111,7 @@ class Incoming:
                 return
         with replaced(self._root / TENANT_FILE) as file:
             file.write(tenant)
-        flush_folder(self._root)
+        flush(self._root)
 
     def sweep(self, now_ns: int, kept_ns: int, but: str | None = None) -> None:
         """Delete what dead writers left and nobody will continue. Call with `lock` held."""

@@ -30,8 +30,9 @@ import msgspec
 from belljar.context.copying import Copier
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE, Kind
 from belljar.context.encodings import Encoding, Errors, chosen, decoded, not_text, refuse_nul, utf8
-from belljar.context.files import continued, created, read_at, unreadable
+from belljar.context.files import read_at, unreadable
 from belljar.context.tally import BLOCK_BYTES, Measure, State, Tally
+from belljar.durable import continued, created
 from belljar.errors import InvalidInput
 
 __all__ = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from belljar.context.files import replaced
+from belljar.durable import replaced
 
 __all__ = ["Name", "drop_name", "name_in", "names_in", "put_name"]
 

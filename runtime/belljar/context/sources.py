@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from belljar.context.encodings import Errors
-from belljar.context.files import replaced
 from belljar.context.folder import Entry, LeftOut, Tree
+from belljar.durable import replaced
 
 __all__ = ["Memories", "Memory", "Sight", "sight_of"]
 

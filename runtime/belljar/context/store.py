@@ -47,13 +47,7 @@ import msgspec
 
 from belljar.context.document import DOCUMENT_FILE, INDEX_FILE, NAMES_FOLDER, Document, OpenDocument
 from belljar.context.encodings import Errors
-from belljar.context.files import (
-    flush_folder,
-    folder_lock,
-    opened,
-    refuse_unless_regular,
-    same_folder,
-)
+from belljar.context.files import folder_lock, opened, refuse_unless_regular, same_folder
 from belljar.context.folder import LeftOut, Tree, take_tree, walk
 from belljar.context.formats import DOCUMENTS, LENT, format_of, in_latest_format
 from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
@@ -73,6 +67,7 @@ from belljar.context.items import take_dict, take_json_lines, take_list
 from belljar.context.names import drop_name, name_in, names_in, put_name
 from belljar.context.room import LimitsOf, Room, folder_bytes
 from belljar.context.sources import Memories, Sight, sight_of
+from belljar.durable import flush
 from belljar.errors import HostFault, InvalidInput, Refusal
 from belljar.identity import DEFAULT_TENANT, Tenant
 
@@ -572,7 +567,7 @@ class ContextStore:
     def _flush(self, folder: Path) -> None:
         """The names in a folder. What runs brought along need not outlive a power cut: the next start removes it."""
         if not self._lent:
-            flush_folder(folder)
+            flush(folder)
 
     @contextlib.contextmanager
     def _admitted(self, folder: Path, sha256: str) -> Iterator[None]:

@@ -29,8 +29,9 @@ from typing import Final
 import msgspec
 
 from belljar.context.document import Document
-from belljar.context.files import created, flush_folder, folder_lock, replaced
+from belljar.context.files import folder_lock
 from belljar.context.store import ContextStore, FileSource
+from belljar.durable import created, flush, replaced
 from belljar.errors import HostFault, InvalidInput, QuotaExceeded, Refusal
 from belljar.identity import Tenant
 
@@ -69,12 +70,10 @@ class Uploads:
     Args:
         bytes_max: how long the uploads of one tenant, and of all below it, may be together.
         keep_s: how long one may rest, in seconds.
-        clock: seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, *, bytes_max: int, keep_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, bytes_max: int, keep_s: float) -> None:
         self._folder = folder
-        self._clock = clock
         self.bytes_max: Final = bytes_max
         self.keep_s: Final = keep_s
 
@@ -114,7 +113,7 @@ class Uploads:
                 pass
             with replaced(place / _INFO) as file:  # whoever is killed here leaves none, not the beginning of one
                 file.write(msgspec.json.encode(made))
-            flush_folder(self._folder)
+            flush(self._folder)
         return made
 
     def _check_room(self, tenant: Tenant, length: int) -> None:
@@ -239,7 +238,7 @@ class Uploads:
             for place in self._places():
                 with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(place):
                     last = max(file.stat().st_mtime for file in (place, *place.iterdir()))
-                    if last < self._clock() - self.keep_s:
+                    if last < time.time() - self.keep_s:
                         shutil.rmtree(place, ignore_errors=True)
                         gone += 1
         return gone

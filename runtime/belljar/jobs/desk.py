@@ -183,14 +183,11 @@ class Desk:
         known = await self._book.known(tenant, idem, digest) if idem else None
         if known is not None and known.state != INTERRUPTED:
             return _order(known, "known")
-        self._check_room(tenant, size)
-        vetted = await self._vet(asked, tenant, by)
-        self._check_room(tenant, size)
-        row = self._book.new(new_run_id(), tenant, by, idem, digest)
-        hub = Hub(self.limits.events_bytes)
+        vetted = await self._vet_with_room(asked, size, tenant, by)
         retries = None if known is None else known.run
-        work = Work(RunId(row.run), tenant, by, asked, vetted, hub, retries=retries, caller=caller)
-        return await self._enqueue(work, row, size)
+        hub = Hub(self.limits.events_bytes)
+        work = Work(new_run_id(), tenant, by, asked, vetted, hub, retries=retries, caller=caller)
+        return await self._enqueue(work, self._book.new(work.run, tenant, by, idem, digest), size)
 
     async def submit_again(self, asked: AskedAgain, *, by: str) -> Order:
         """As `submit`, for a run that has ended and is to be replayed or forked, as an order of its own tenant.
@@ -207,12 +204,9 @@ class Desk:
         if isinstance(whole, Asked):
             check_asked(whole)
         digest, size = await off_loop(chars_of(whole), digest_of, whole)
-        self._check_room(tenant, size)
-        vetted = await self._vet(whole, tenant, by, setting)
-        self._check_room(tenant, size)
-        row = self._book.new(new_run_id(), tenant, by, "", digest)
-        hub = Hub(self.limits.events_bytes)
-        return await self._enqueue(Work(RunId(row.run), tenant, by, whole, vetted, hub, again=asked), row, size)
+        vetted = await self._vet_with_room(whole, size, tenant, by, setting)
+        work = Work(new_run_id(), tenant, by, whole, vetted, Hub(self.limits.events_bytes), again=asked)
+        return await self._enqueue(work, self._book.new(work.run, tenant, by, "", digest), size)
 
     async def _enqueue(self, work: Work, row: OrderRow, size: int) -> Order:
         """A place in the queue, and then the order on the disk."""
@@ -274,6 +268,15 @@ class Desk:
             observed=full.observed,
         )
 
+    async def _vet_with_room(
+        self, asked: Asked | AskedSession, size: int, tenant: Tenant, by: str, setting: Setting | None = None
+    ) -> Vetted:
+        """As `_vet`, for an order. Where there is no room it is refused before that; others may come meanwhile."""
+        self._check_room(tenant, size)
+        vetted = await self._vet(asked, tenant, by, setting)
+        self._check_room(tenant, size)
+        return vetted
+
     async def _vet(
         self, asked: Asked | AskedSession, tenant: Tenant, by: str, setting: Setting | None = None
     ) -> Vetted:
@@ -325,7 +328,7 @@ class Desk:
     async def _run(self, work: Work) -> None:
         """From its turn to its end, which its row and its listeners hear of, whatever it is."""
         work.state, work.started_ns, began = RUNNING, time.time_ns(), time.monotonic()
-        state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
+        state = work.given_up_as
         try:
             if not work.is_given_up:
                 state = self._state_of(work, await self._done(work))
@@ -336,7 +339,7 @@ class Desk:
             _log.error("belljar: the run %s failed: %s: %s", work.run, type(fault).__name__, fault)
             state, work.error = "host_fault", fault_of(fault, self.folders)
         except asyncio.CancelledError:
-            state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
+            state = work.given_up_as
         except Exception as error:
             _log.exception("belljar: the run %s ended with an unexpected error", work.run)
             state, work.error = "host_fault", fault_of(error, self.folders)

@@ -15,6 +15,8 @@ from belljar.host import Vetted
 from belljar.identity import RunId, Tenant, TraceParent
 from belljar.jobs.hub import Hub
 from belljar.jobs.orders import (
+    CANCELLED,
+    INTERRUPTED,
     QUEUED,
     Asked,
     AskedAgain,
@@ -98,6 +100,11 @@ class Work:
     @property
     def is_given_up(self) -> bool:
         return self.is_interrupted or self.is_cancelled
+
+    @property
+    def given_up_as(self) -> str:
+        """The state of its order where it ends without a result, because it was given up or its process ends."""
+        return CANCELLED if self.is_cancelled and not self.is_interrupted else INTERRUPTED
 
     @property
     def is_lost(self) -> bool:

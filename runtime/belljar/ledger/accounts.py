@@ -276,7 +276,7 @@ def _decoded(limits: bytes) -> Limits:
 @functools.lru_cache(maxsize=4096)
 def _apart(limits: Limits) -> tuple[Bounds, Bounds | None]:
     """The bounds for a period, and those of gauges, which hold whatever the period; None if there are none."""
-    named = list(zip(DIMENSIONS, _vector(limits), strict=True))
+    named = list(zip(DIMENSIONS, _bounds_of(limits), strict=True))
     by_period = tuple(None if name in GAUGES else bound for name, bound in named)
     at_once = tuple(bound if name in GAUGES else None for name, bound in named)
     return by_period, at_once if any(bound is not None for bound in at_once) else None
@@ -291,15 +291,15 @@ def _plan(draft: Draft, run: RunId, minute: str) -> _Plan:
 @functools.lru_cache(maxsize=1024)  # a thousand calls may follow each other in which none of this changes
 def _planned(row: RunRow, above: tuple[LimitsRow | None, ...], minute: str) -> _Plan:
     run = _run(row)
-    limits = tuple(_bounds(run, above, minute))
+    limits = tuple(_limits_on(run, above, minute))
     return _Plan(run, limits, _short(limits, run.tenant))
 
 
-def _bounds(run: _Run, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
+def _limits_on(run: _Run, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
     yield from _of_levels(run.tenant, run.tenant_limits, above, minute)
     own = run.run_limits.period
-    yield _Limit(run_account(run.run), own, key_at(own, minute), _vector(run.run_limits))
+    yield _Limit(run_account(run.run), own, key_at(own, minute), _bounds_of(run.run_limits))
 
 
 def _of_levels(tenant: Tenant, default: Limits, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
@@ -341,10 +341,9 @@ def _short(limits: Sequence[_Limit], tenant: Tenant) -> str:
     )
 
 
-def _vector(amounts: Amounts | Limits) -> Vector:
+def _vector(amounts: Amounts) -> Vector:
     """In the order of `DIMENSIONS`."""
-    of_period = 1 if isinstance(amounts, Limits) else 0
-    values: Vector = msgspec.structs.astuple(amounts)[of_period : of_period + len(DIMENSIONS)]
+    values: Vector = msgspec.structs.astuple(amounts)
     return values
 
 
@@ -355,7 +354,8 @@ def _row(limits: Limits) -> tuple[Period, Bounds]:
 
 
 def _bounds_of(limits: Limits) -> Bounds:
-    return _vector(limits)
+    """Those that reservations are compared with, in the order of `DIMENSIONS`."""
+    return _row(limits)[1][: len(DIMENSIONS)]
 
 
 def new_id(amounts: Amounts) -> str:
@@ -562,8 +562,8 @@ def _sliced(draft: Draft, row: RunRow, parent: _Run) -> RunRow:
     pages = [_page(draft, book, account, "total") for book in BOOKS]
     taken = [used + held for page in pages for used, held in zip(page.used, page.held, strict=True)]
     bounds: Bounds = tuple(
-        max(0, most - gone) if bound is None and most is not None else bound
-        for bound, most, gone in zip(_bounds_of(wanted), above, taken, strict=True)
+        max(0, top - gone) if bound is None and top is not None else bound
+        for bound, top, gone in zip(_bounds_of(wanted), above, taken, strict=True)
     )
     held = _slice(bounds, above)
     for book, page in zip(BOOKS, pages, strict=True):
@@ -696,7 +696,7 @@ def _sums(template: str, book: Book) -> str:
     return ", ".join(columns(template, book.dimensions))
 
 
-# Every name in these is one of the constants above; one statement for each book.
+# Every name in these is one of the constants above; one statement for each book. Again in the index's own words.
 _DISPATCHED: Final = tuple(
     f"""SELECT {_sums("coalesce(sum({}), 0)", book)} FROM {book.reservations.name}
     WHERE run = ? AND state IN ('held', 'dispatched') AND state = 'dispatched'"""  # noqa: S608

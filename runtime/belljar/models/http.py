@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx2
 
 from belljar.errors import InvalidInput, ModelFailed
+from belljar.glyphs import blanked
 from belljar.models.base import ModelRequest, Usage
 
 __all__ = [
@@ -143,8 +144,7 @@ def _seconds(value: str | None) -> float | None:
 def shown(text: str, key: str) -> str:
     """The provider's text made fit for our messages: no key, one line, printable, short."""
     text = text.replace(key, "[key]") if key else text
-    line = "".join(char if char.isprintable() else " " for char in text)
-    line = " ".join(line.split())
+    line = " ".join(blanked(text).split())
     return line if len(line) <= _PROVIDER_TEXT_CHARS_MAX else line[:_PROVIDER_TEXT_CHARS_MAX] + "..."
 
 

@@ -208,7 +208,7 @@ class _Reader:
         if not isinstance(kind, Kind):
             return self.sub_table(kind, raw, path, None if base is _ABSENT else base)
         if key not in raw:
-            return kind.absent if kind.optional else self.missing(kind, path)
+            return kind.absent if kind.optional else self.missing(path)
         value = self.read(kind, raw[key], path)
         if base is not _ABSENT and kind.looser(value, base):
             self.looser(kind, value, path, base)
@@ -236,7 +236,7 @@ class _Reader:
         where = f"[{_dotted(path)}] has" if path else "there is"
         self.refuse((*path, key), f"{where} no key {shown(key)}; {_advice(key, names)}", "unknown_key")
 
-    def missing(self, kind: Kind[Any], path: Path) -> NoReturn:
+    def missing(self, path: Path) -> NoReturn:
         where = f"[{_dotted(path[:-1])}]" if len(path) > 1 else "the first table"
         verb = "write it in" if len(path) > 1 else "write it above"
         self.refuse(path[:-1], f"{_dotted(path)} is missing; {verb} {where}, or extend a policy that has it", "missing")

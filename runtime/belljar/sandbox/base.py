@@ -23,8 +23,8 @@ __all__ = [
     "Sandbox",
     "check_layers",
     "check_own_limits",
+    "chosen_hash_seed",
     "hash_environment",
-    "new_hash_seed",
     "rlimits",
 ]
 
@@ -175,12 +175,12 @@ class Backend(Protocol):
         """End everything that the backend keeps running, and every box that is left."""
 
 
-def new_hash_seed() -> int:
-    """What the boxes of a host hash texts with: the order of their sets, unknown beforehand to who writes a text.
+def chosen_hash_seed(given: int | None) -> int:
+    """What the boxes of a host hash texts with: what is given, as for a replay, or else a random number.
 
-    Were it the same everywhere, a text could be written whose words all collide.
+    It is the order of their sets. Were it known beforehand, a text could be written whose words all collide.
     """
-    return 1 + secrets.randbelow(_HASH_SEED_MAX)
+    return 1 + secrets.randbelow(_HASH_SEED_MAX) if given is None else given
 
 
 def hash_environment(hash_seed: int) -> dict[str, str]:

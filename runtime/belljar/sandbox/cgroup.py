@@ -273,13 +273,13 @@ def _hierarchies(mounts: Path, own: Path) -> Iterator[tuple[Path, Path, frozense
             yield _below(Path(mount), root, paths.get("", "/")), Path(mount), frozenset()
 
 
-def group_of(pid: int, name: str, mounts: Path = Path("/proc/self/mountinfo")) -> BoxGroup | None:
+def group_of(pid: int, name: str) -> BoxGroup | None:
     """The groups into which somebody else has put process `pid`, where their path contains `name`.
 
     None where no such group can be seen: here the number may belong to another process.
     """
     folders: list[tuple[Place, Path]] = []
-    for folder, _, controllers in _hierarchies(mounts, Path(f"/proc/{pid}/cgroup")):
+    for folder, _, controllers in _hierarchies(Path("/proc/self/mountinfo"), Path(f"/proc/{pid}/cgroup")):
         if name not in str(folder) or not folder.is_dir():
             continue
         if controllers:

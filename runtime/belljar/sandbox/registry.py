@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 from belljar.errors import InvalidInput
 from belljar.identity import OTHER_BACKEND
-from belljar.sandbox.base import Backend, new_hash_seed
+from belljar.sandbox.base import Backend, chosen_hash_seed
 from belljar.sandbox.image import Image, ensure_image
 from belljar.sandbox.jail import Jail
 
@@ -38,7 +38,7 @@ class BackendSite:
     def __init__(self, images: Path, environ: Mapping[str, str], hash_seed: int | None = None) -> None:
         self.images: Final = images
         self.environ: Final = environ
-        self.hash_seed: Final = new_hash_seed() if hash_seed is None else hash_seed
+        self.hash_seed: Final = chosen_hash_seed(hash_seed)
 
     async def image(self) -> Image:
         """The root file system made from this Python, with the agent in it; takes a few seconds, once per machine.

@@ -47,7 +47,6 @@ def application(
     access: Authenticator,
     settings: ServiceSettings,
     *,
-    routes: Sequence[Route] = ROUTES,
     extras: Sequence[Make] = (),
 ) -> Starlette:
     """The service over an open host and an open desk, both of which outlive it.
@@ -59,9 +58,9 @@ def application(
         The application; its `state.service` is what the handlers share.
     """
     service = Service(host, desk, access, settings)
-    service.document = functools.cache(functools.partial(_document, routes))
+    service.document = functools.cache(_document)
     paths: dict[str, list[Route]] = {}
-    for route in routes:
+    for route in ROUTES:
         paths.setdefault(route.path, []).append(route)
     # A path with fewer parts that vary is the more exact one.
     table: list[BaseRoute] = [
@@ -91,10 +90,10 @@ def application(
     return app
 
 
-def _document(routes: Sequence[Route]) -> bytes:
+def _document() -> bytes:
     from belljar.service.openapi import document  # here: nobody who starts a service waits for it
 
-    return msgspec.json.encode(document(routes))
+    return msgspec.json.encode(document(ROUTES))
 
 
 class _Unknown(Resource):

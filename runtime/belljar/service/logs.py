@@ -50,14 +50,14 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def log_to(stream: TextIO, *, level: int = logging.INFO) -> logging.Handler:
+def log_to(stream: TextIO) -> logging.Handler:
     """Write all logging to `stream` from here on, in lines of JSON, and nowhere else. Returns what does."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("belljar").setLevel(level)
+    logging.getLogger("belljar").setLevel(logging.INFO)
     return handler
 
 

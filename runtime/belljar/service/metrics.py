@@ -49,6 +49,7 @@ from belljar.errors import BelljarError, Refusal
 from belljar.host import Host
 from belljar.ledger import Quota
 from belljar.service.provider_errors import code_of
+from belljar.service.underway import UnderWay
 
 __all__ = ["FRESH_S", "TENANTS_MAX", "HostSources", "Metrics", "MetricsPage", "Reading", "Sources"]
 
@@ -57,8 +58,6 @@ TENANTS_MAX: Final = 50
 MODELS_MAX: Final = 50
 # Of values whose set is closed in practice, but not by a type: codes of refusals, routes, statuses.
 _VALUES_MAX: Final = 60
-# Runs and calls under way of which we know when they began; of others no latency is told.
-_UNDER_WAY_MAX: Final = 20_000
 _OTHER: Final = "other"
 _START_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LONG_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
@@ -157,8 +156,9 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=True)
         self._clock = clock
         self._models = frozenset(sorted(models)[:MODELS_MAX])
-        self._began: dict[str, float] = {}
-        self._asked: dict[str, tuple[float, str, str]] = {}
+        # Of runs, until they have a box, and of calls when they began; of one too many, no latency is told.
+        self._began: UnderWay[float] = UnderWay()
+        self._asked: UnderWay[tuple[float, str, str]] = UnderWay()
         self._reading = Reading()
         self._hears: dict[type[Event], Callable[[str, Any], None]] = {
             RunStarted: self._run_started,
@@ -218,26 +218,25 @@ class Metrics:
             hear(run, event)
 
     def _run_started(self, run: str, event: RunStarted) -> None:
-        if not event.refused and len(self._began) < _UNDER_WAY_MAX:
-            self._began[run] = self._clock()
+        if not event.refused:
+            self._began.begin(run, self._clock())
 
     def _box_started(self, run: str, _event: BoxStarted) -> None:
-        if (began := self._began.pop(run, None)) is not None:
+        if (began := self._began.end(run)) is not None:
             self._start_s.observe(self._clock() - began)
 
     def _run_finished(self, run: str, event: RunFinished) -> None:
-        self._began.pop(run, None)
+        self._began.end(run)
         self._runs.add(event.status, _kind(run))
         if event.wall_ms is not None:
             self._run_s.observe(event.wall_ms / 1000)
 
     def _run_abandoned(self, run: str, _event: RunAbandoned) -> None:
-        self._began.pop(run, None)
+        self._began.end(run)
         self._runs.add("abandoned", _kind(run))
 
     def _query_requested(self, _run: str, event: QueryRequested) -> None:
-        if len(self._asked) < _UNDER_WAY_MAX:
-            self._asked[event.action] = (self._clock(), event.purpose, self._model(event.model))
+        self._asked.begin(event.action, (self._clock(), event.purpose, self._model(event.model)))
 
     def _query_completed(self, _run: str, event: QueryCompleted) -> None:
         self._answered("completed", event)
@@ -247,7 +246,7 @@ class Metrics:
         self._errors.add(code_of(event))
 
     def _answered(self, outcome: str, event: QueryCompleted | QueryFailed) -> None:
-        asked = self._asked.pop(event.action, None)
+        asked = self._asked.end(event.action)
         purpose, model = (_OTHER, _OTHER) if asked is None else asked[1:]
         if asked is not None:
             self._query_s.labels(purpose).observe(self._clock() - asked[0])
@@ -257,7 +256,7 @@ class Metrics:
         self._tokens.add(model, "output", more=event.output_tokens)
 
     def _query_denied(self, _run: str, event: QueryDenied) -> None:
-        asked = self._asked.pop(event.action, None)
+        asked = self._asked.end(event.action)
         self._queries.add(_OTHER if asked is None else asked[1], "denied")
         self._refusals.add(event.code)
 

@@ -63,7 +63,7 @@ _MEANS: Final[dict[int, str]] = {
 _ALWAYS: Final = (401, 403, 405, 421, 422, 429, 431, 500, 503)
 
 
-def document(routes: Sequence[Route], *, title: str = "Belljar") -> dict[str, Any]:
+def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document of these routes."""
     schemas = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -74,7 +74,7 @@ def document(routes: Sequence[Route], *, title: str = "Belljar") -> dict[str, An
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": title,
+            "title": "Belljar",
             "version": version("belljar"),
             "description": "Runs of code that language models write: contained, brokered, metered, accountable.",
             "license": {"name": "MIT", "identifier": "MIT"},

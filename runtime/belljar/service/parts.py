@@ -84,7 +84,7 @@ async def _nothing(_: Asking[Any, Any]) -> None:
 
 def _enter(service: Service, scope: Scope, principal: Principal) -> None:
     """Let in a request of somebody known, within `_counted`. Raises Busy where their tenant has too many."""
-    scope["belljar.place"] = service.enter(principal.tenant)
+    service.enter(scope, principal.tenant)
     scope["belljar.principal"] = principal
 
 
@@ -124,8 +124,7 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
     finally:
         if held:
             service.bodies.leave(scope["belljar.principal"].tenant, held)
-        if (place := scope.get("belljar.place")) is not None:
-            service.leave(place)
+        service.leave(scope)
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------

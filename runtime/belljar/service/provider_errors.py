@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested
+from belljar.service.underway import UnderWay
 
 __all__ = ["PAIRS_MAX", "ProviderError", "ProviderErrors", "code_of"]
 
@@ -20,8 +21,6 @@ PAIRS_MAX: Final = 100
 _OTHER: Final = "other"
 _MINUTE_S: Final = 60.0
 _MINUTES: Final = 60
-# Calls under way of which we know the model; others are not counted.
-_UNDER_WAY_MAX: Final = 20_000
 _HTTP_STATUS: Final = re.compile(r"\b([45]\d\d)\b")
 
 
@@ -45,7 +44,7 @@ class ProviderErrors:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._models: dict[str, str] = {}
+        self._models: UnderWay[str] = UnderWay()
         self._sums: dict[tuple[str, str], int] = {}
         # By pair, each minute in which one failed, with how many.
         self._minutes: dict[tuple[str, str], deque[tuple[int, int]]] = {}
@@ -54,12 +53,12 @@ class ProviderErrors:
         """Count a record. Called by one thread at a time."""
         match event:
             case QueryRequested():
-                if event.purpose != "tool" and len(self._models) < _UNDER_WAY_MAX:
-                    self._models[event.action] = event.model
+                if event.purpose != "tool":
+                    self._models.begin(event.action, event.model)
             case QueryCompleted() | QueryDenied():
-                self._models.pop(event.action, None)
+                self._models.end(event.action)
             case QueryFailed():
-                self._count(self._models.pop(event.action, None), code_of(event))
+                self._count(self._models.end(event.action), code_of(event))
             case _:
                 pass
 

@@ -13,21 +13,22 @@ from typing import Final
 from belljar.identity import Tenant
 from belljar.jobs import Busy
 
-__all__ = ["Room"]
+__all__ = ["Places", "Room"]
 
 _AGAIN_S: Final = 5.0
+_CROWDED_AGAIN_S: Final = 1.0
 
 
 class Room:
     """So much of something. A tenant, with all below it, has at most a part; so has the whole host's own.
 
     Args:
-        total: how much there is.
+        total: how much there is; None where something else bounds that.
         each: how much of it one may have.
         what: what it is, in the plural.
     """
 
-    def __init__(self, total: int, each: int, what: str) -> None:
+    def __init__(self, total: int | None, each: int, what: str) -> None:
         self.total: Final = total
         self.each: Final = each
         self._what = what
@@ -42,18 +43,21 @@ class Room:
         """Take some more.
 
         Raises:
-            Busy: `service.busy`: there is no room for it.
+            Busy: there is no room for it.
         """
         whose = _whose(tenant)
         mine = self._of.get(whose, 0) + count
-        if mine > self.each or self._taken + count > self.total:
-            raise Busy(
-                f"too many {self._what} are under way: try again in {_AGAIN_S:.0f} s",
-                code="service.busy",
-                retry_after_s=_AGAIN_S,
-            )
+        if mine > self.each or (self.total is not None and self._taken + count > self.total):
+            raise self._full(whose)
         self._of[whose] = mine
         self._taken += count
+
+    def _full(self, _whose: str) -> Busy:
+        return Busy(
+            f"too many {self._what} are under way: try again in {_AGAIN_S:.0f} s",
+            code="service.busy",
+            retry_after_s=_AGAIN_S,
+        )
 
     def leave(self, tenant: Tenant | None, count: int = 1) -> None:
         """Give some back."""
@@ -71,6 +75,23 @@ class Room:
             yield
         finally:
             self.leave(tenant)
+
+
+class Places(Room):
+    """Of requests under way, whose number the server bounds: a tenant has half of the connections at most.
+
+    So whoever follows a thousand runs keeps no other tenant out.
+    """
+
+    def __init__(self, connections: int) -> None:
+        super().__init__(None, max(1, connections // 2), "requests")
+
+    def _full(self, whose: str) -> Busy:
+        return Busy(
+            f"{whose} has {self.each} requests under way: end some of them, or try again later",
+            code="requests.tenant",
+            retry_after_s=_CROWDED_AGAIN_S,
+        )
 
 
 def _whose(tenant: Tenant | None) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -45,13 +44,13 @@ from belljar.heavy import off_loop
 from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
-from belljar.jobs import Busy, Desk
+from belljar.jobs import Desk
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.records import address_of, request_record
 from belljar.service.refusals import Refusals
-from belljar.service.room import Room
+from belljar.service.room import Places, Room
 from belljar.service.settings import ServiceSettings
 from belljar.service.streams import READINGS_MAX
 from belljar.service.values import Values, decode
@@ -88,7 +87,6 @@ COOKIE: Final = "belljar_session"
 # Of routes that begin a run.
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
-_CROWDED_AGAIN_S: Final = 1.0
 # Of a cookie that anybody may send.
 _OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -142,34 +140,22 @@ class Service:
         self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
         self.observers: list[Callable[[str, int, float], None]] = []
         self.folders = desk.folders
-        self._present: Counter[str] = Counter()
+        self._places = Places(settings.connections)
 
-    def enter(self, tenant: Tenant | None) -> str | None:
-        """Let a request of a tenant in. Returns what to `leave` with when its answer has left.
-
-        A first-level tenant, with all below it, has half of the connections at most: whoever follows a thousand runs
-        keeps nobody else out.
+    def enter(self, scope: Scope, tenant: Tenant | None) -> None:
+        """Let a request of a tenant in, until it has left (`leave`). The host's own are not counted.
 
         Raises:
             Busy: `requests.tenant`.
         """
-        if tenant is None:
-            return None
-        first, most = tenant.levels[0], max(1, self.settings.connections // 2)
-        if self._present[first] >= most:
-            raise Busy(
-                f"{first} has {most} requests under way: end some of them, or try again later",
-                code="requests.tenant",
-                retry_after_s=_CROWDED_AGAIN_S,
-            )
-        self._present[first] += 1
-        return first
+        if tenant is not None:
+            self._places.take(tenant)
+            scope["belljar.place"] = tenant
 
-    def leave(self, first: str) -> None:
-        """An answer has left, or its client is gone."""
-        self._present[first] -= 1
-        if not self._present[first]:
-            del self._present[first]
+    def leave(self, scope: Scope) -> None:
+        """The answer to a request has left, or its client is gone; whether it was let in or not."""
+        if (tenant := scope.get("belljar.place")) is not None:
+            self._places.leave(tenant)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -361,8 +347,7 @@ class Resource:
                 response = await _bare(response)
             await response(scope, receive, send)
         finally:
-            if (place := scope.get("belljar.place")) is not None:
-                self.service.leave(place)
+            self.service.leave(scope)
 
     async def answer(self, request: Request) -> Response:
         """What comes back, recorded. Nothing is raised but a cancellation."""
@@ -398,7 +383,7 @@ class Resource:
         route = asking.route
         if route.action is not None:
             asking.principal = await who_asks(asking)
-            asking.request.scope["belljar.place"] = self.service.enter(asking.who.tenant)
+            self.service.enter(asking.request.scope, asking.who.tenant)
             if route.action not in MAY[asking.principal.role]:
                 raise AccessForbidden(
                     f"the role {asking.principal.role} does not allow {route.action}: ask with a key that allows it",

@@ -130,7 +130,7 @@ class _Spans:
             if isinstance(step, Query):
                 own = _id(run, f"query {step.seq}")
                 if self._wanted(own, over or step.outcome is not None):
-                    yield self._of_query(run, step, own, above)
+                    yield self._of_query(step, own, above)
             elif isinstance(step, Child):
                 yield from self.run(step.run, above, over=over)
 
@@ -197,7 +197,7 @@ class _Spans:
             },
         )
 
-    def _of_query(self, run: Run, query: Query, own: str, above: str) -> Span:
+    def _of_query(self, query: Query, own: str, above: str) -> Span:
         tool = query.model.removeprefix("tool:") if query.purpose == "tool" else None
         contents = self._contents
         texts: dict[str, Any] = {}

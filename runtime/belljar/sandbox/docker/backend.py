@@ -36,8 +36,8 @@ from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import (
     BoxSpec,
     check_layers,
+    chosen_hash_seed,
     hash_environment,
-    new_hash_seed,
     rlimits,
 )
 from belljar.sandbox.docker.account import Account
@@ -175,7 +175,7 @@ class Docker:
             # A daemon that maps users has none of our range, and gVisor's runtime runs everybody as nobody.
             if name == "docker" and not (said.userns_remap or said.rootless):
                 uids = Uids()
-            seed = new_hash_seed() if hash_seed is None else hash_seed
+            seed = chosen_hash_seed(hash_seed)
             backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids, seed)
             await backend._reap()
         except BaseException:

@@ -37,8 +37,8 @@ from belljar.sandbox.base import (
     Evidence,
     check_layers,
     check_own_limits,
+    chosen_hash_seed,
     hash_environment,
-    new_hash_seed,
     rlimits,
 )
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
@@ -111,7 +111,7 @@ class Jail:
         hash_seed: int | None = None,
     ) -> None:
         self._image = image
-        self._hash_seed = new_hash_seed() if hash_seed is None else hash_seed
+        self._hash_seed = chosen_hash_seed(hash_seed)
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()

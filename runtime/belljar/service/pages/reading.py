@@ -17,7 +17,6 @@ import sqlite3
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -37,11 +36,11 @@ from belljar.audit.kept import Kept
 from belljar.audit.paging import Pages, open_pages
 from belljar.audit.read import marks_below, parse, runs_before
 from belljar.audit.reading import log_read
-from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.source import Log, open_source, reading
 from belljar.audit.trajectory import Run, Trajectory
 from belljar.context import ContextStore, ContextStores, Document
 from belljar.doctor import BackendReport, examine
-from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
+from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.heavy import give_way
 from belljar.host import Host
 from belljar.identity import RunId, Tenant
@@ -99,14 +98,12 @@ _READINGS_MAX: Final = 10_000
 # Pages of runs that are made at the same time.
 _AT_ONCE: Final = 2
 _GIVE_WAY: Final = 200
-_HEAD_CHARS: Final = 16
 _CHECKPOINTS: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT ?"
 _SIGNED: Final = "SELECT coalesce(max(size), 0) FROM checkpoints"
 _BODY: Final = f"CASE WHEN length(body) <= {1 << 20} THEN body END"
-_RECORDS: Final = f"SELECT seq, run, {_BODY} FROM records WHERE seq < ? AND seq >= ?"  # noqa: S608 (constants)
+_RECORDS: Final = f"SELECT seq, {_BODY} FROM records WHERE seq < ? AND seq >= ?"  # noqa: S608 (constants)
 _OF_TENANT: Final = " AND run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?))"
 _NEWEST: Final = " ORDER BY seq DESC LIMIT ?"
-_COUNT: Final = "SELECT count(*) FROM records WHERE run = ? OR (run > ? AND run < ?)"
 
 
 class _Digest(msgspec.Struct, frozen=True):
@@ -154,7 +151,6 @@ class HostReader:
         more: facts of the service that the host does not know, such as its queue.
         queue: the runs that wait; None where none does.
         environ: where the keys folder is looked up; the process's environment when None.
-        clock_ns: the time since the epoch.
     """
 
     def __init__(
@@ -165,14 +161,12 @@ class HostReader:
         more: Callable[[], list[Section]] = list,
         queue: Queue | None = None,
         environ: Mapping[str, str] | None = None,
-        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._host = host
         self._version = version
         self._more = more
         self._queue = queue
         self._keys = Keys.at(os.environ if environ is None else environ)
-        self._clock_ns = clock_ns
         self._stores = ContextStores(host.state.contexts)
         self._digests: OrderedDict[str, _Digest] = OrderedDict()
         self._readings: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -215,7 +209,7 @@ class HostReader:
                 and wanted.model in ("", run.root_model, run.sub_model)
             )
 
-        if isinstance(self._log, Path) and not self._log.is_file():
+        if not _is_there(self._log):
             return [], None
         found, older = runs_before(self._log, wanted.before or None, is_wanted, limit=limit, looks_max=_LOOKS_MAX)
         left, told = _LIST_RECORDS_MAX, []
@@ -302,7 +296,7 @@ class HostReader:
 
     def _started(self, visitor: Visitor, run: str) -> tuple[Tenant, RunStarted]:
         """Whose run it is, if the visitor sees it."""
-        first = next(records(self._log, _root(run)), None) if _is_there(self._log) else None
+        first = next(records(self._log, _run_id(run)), None) if _is_there(self._log) else None
         if first is None or not isinstance(first.typed, RunStarted) or not visitor.sees(first.typed.tenant):
             raise _not_there("run")
         return Tenant(first.typed.tenant), first.typed
@@ -364,7 +358,7 @@ class HostReader:
                 tree.run,
                 Kept(contents),
                 self._badge(tree.run),
-                exported_ns=self._clock_ns(),
+                exported_ns=time.time_ns(),
                 version=self._version,
                 window=None if whole else (part.first, part.last),
             )
@@ -414,7 +408,7 @@ class HostReader:
         )
 
     def _record(self, seq: int) -> bytes:
-        with closing(open_source(self._log)) as source:
+        with reading(open_source(self._log)) as source:
             body = next((row[2] for row in source.rows(seq=seq)), None)
         if not isinstance(body, bytes):
             raise VerificationFailed(f"record {seq} is gone from the log: verify it")
@@ -607,7 +601,7 @@ class HostReader:
         except BelljarError as error:
             word = f"could not be tried ({type(error).__name__})"
             self._walls = [Section(title="Boxes", facts=[], tone="bad", word=word)]
-        self._examined_ns = self._clock_ns()
+        self._examined_ns = time.time_ns()
 
     # --------------------------------------------------------------------------------------------------------- audit
 
@@ -633,7 +627,7 @@ class HostReader:
             rows = self._ask(_RECORDS + _OF_TENANT + _NEWEST, first, least, *map(str, whose), limit)
         older = rows[-1][0] if len(rows) == limit else least
         return RecordsPage(
-            records=[_record(seq, body) for seq, _, body in rows], older=older if older > 1 else 0, head=newest
+            records=[_record(seq, body) for seq, body in rows], older=older if older > 1 else 0, head=newest
         )
 
     def checked(self) -> Checked:
@@ -650,16 +644,13 @@ class HostReader:
             report = await self._host.verify()
         except BelljarError as error:
             problem = f"the log cannot be checked ({type(error).__name__})"
-            self._checked = Checked(at_ns=self._clock_ns(), problems=[problem])
+            self._checked = Checked(at_ns=time.time_ns(), problems=[problem])
             return
-        self._checked = _checked(report, self._clock_ns())
+        self._checked = _checked(report, time.time_ns())
 
     def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with closing(open_source(self._log)) as source:
-            try:
-                return source.ask(statement, *values)
-            except UNREADABLE as error:
-                raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+        with reading(open_source(self._log)) as source:
+            return source.ask(statement, *values)
 
 
 _SEALS: Final[Mapping[Seal, tuple[str, str]]] = {
@@ -712,8 +703,8 @@ def _origin(started: RunStarted) -> Origin | None:
     return None if started.forks is None else Origin(run=started.forks, from_turn=started.from_turn)
 
 
-def _root(run: str) -> str:
-    """The run's own id, if it can be one."""
+def _run_id(run: str) -> str:
+    """The id of a run, if it can be one."""
     try:
         found = RunId(run)
     except InvalidInput:

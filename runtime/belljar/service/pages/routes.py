@@ -71,6 +71,8 @@ _Page = Callable[["_Pages", Request, Visitor], Awaitable[Response]]
 FORM_BYTES_MAX: Final = 4 << 20
 # Anybody may send a login: a key, or a token of 16 KiB at most.
 _LOGIN_BYTES_MAX: Final = 64 << 10
+# Exports and live events are links to it.
+_API: Final = "/v1"
 _FORM_S: Final = 30.0
 _FIELDS_MAX: Final = 200
 _RUNS: Final = 50
@@ -108,23 +110,19 @@ def pages(
     actions: Actions,
     *,
     who: Who,
-    api: str = "/v1",
     models: Sequence[str] = (DEMO,),
     profiles: Callable[[Tenant], Sequence[str]] = _no_profiles,
-    clock: Callable[[], float] = time.time,
     form_s: float = _FORM_S,
 ) -> list[Route]:
     """The routes of all pages, for the root of a service.
 
     Args:
         who: tells who sends a request, by the cookie named `SESSION`.
-        api: where the API is: exports and live events are links to it.
         models: what the playground offers; the first is the one that is chosen at first.
         profiles: what it offers to a tenant besides, each with a policy of its own.
-        clock: the time in seconds since the epoch.
         form_s: how long a client may take to send a form, in seconds.
     """
-    made = _Pages(reader, actions, who, api, models, profiles, clock, form_s)
+    made = _Pages(reader, actions, who, models, profiles, form_s)
 
     def get(path: str, page: _Page) -> Route:
         return Route(path, functools.partial(made.visited, page), methods=["GET"])
@@ -193,19 +191,15 @@ class _Pages:
         reader: Reader,
         actions: Actions,
         who: Who,
-        api: str,
         models: Sequence[str],
         profiles: Callable[[Tenant], Sequence[str]],
-        clock: Callable[[], float],
         form_s: float,
     ) -> None:
         self._reader = reader
         self._actions = actions
         self._who = who
-        self._api = api
         self._models = models
         self._profiles = profiles
-        self._clock = clock
         self._form_s = form_s
 
     async def visited(self, page: _Page, request: Request) -> Response:
@@ -245,7 +239,7 @@ class _Pages:
     ) -> Response:
         token = "" if visitor is None else visitor.word
         data = await asyncio.to_thread(
-            rendering.page, template, visitor=visitor, here=here, token=token, link=views.link, api=self._api, **shown
+            rendering.page, template, visitor=visitor, here=here, token=token, link=views.link, api=_API, **shown
         )
         return Response(data, status, {**HEADERS, "content-type": "text/html; charset=utf-8"})
 
@@ -342,7 +336,7 @@ class _Pages:
                 waiting, _ = await self._reader.waiting(visitor, wanted)
         spent = []
         if visitor.may("quota.read", visitor.tenant):
-            spent = views.days(await self._reader.history(visitor, _seen(visitor, wanted.tenant)), self._clock())
+            spent = views.days(await self._reader.history(visitor, _seen(visitor, wanted.tenant)), time.time())
         return await self._shown(
             request,
             visitor,
@@ -444,7 +438,7 @@ class _Pages:
         if not visitor.sees(tenant):
             raise InvalidInput("there is no such tenant: look in the list", code=NOT_THERE)
         quotas = await self._reader.quotas(visitor, tenant)
-        history = views.days(await self._reader.history(visitor, tenant), self._clock())
+        history = views.days(await self._reader.history(visitor, tenant), time.time())
         top = await self._reader.runs(visitor, RunFilter(tenant=tenant), limit=_TOP_OF)
         return await self._shown(
             request,
