@@ -400,6 +400,8 @@ GREEDY = {
     "texts": "kept = []\nwhile True:\n    kept.append('y' * 1_000_000)",
     "zeros": "kept = []\nwhile True:\n    kept.append(b'\\0' * 100_000)",
     "numbers": "kept = {}\nwhile True:\n    kept[len(kept)] = str(len(kept))",
+    "empty dicts": "kept = []\nwhile True:\n    kept.append({})",
+    "empty dicts of a function": "def fill():\n    kept = []\n    while True:\n        kept.append({})\nfill()",
     "doubling": "kept = 'y'\nwhile True:\n    kept += kept",
 }
 
@@ -410,6 +412,7 @@ GREEDY = {
         *((kind, "python", 64) for kind in GREEDY),
         ("texts", "restricted", 64),
         ("texts", "restricted", 200),
+        ("empty dicts", "restricted", 200),
         ("numbers", "python", 100),
     ],
 )

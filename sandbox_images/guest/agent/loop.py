@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import builtins
 import codecs
+import contextlib
 import io
 import linecache
+import mmap
 import os
 import signal
 import sys
@@ -45,6 +47,9 @@ _PROTOCOL = 1
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
+# Address space that no program can fill, in pieces: enough to say that one has filled the rest. Nothing touches it.
+_SPARE_BYTES = 1 << 20
+_SPARES = 4
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
 # Of what the program has defined, as told when a cell is over.
@@ -159,6 +164,8 @@ class Agent:
         self._more = False  # whether other cells may follow
         self._stays = False  # whether they may follow an answer
         self._failed = False  # the cell before
+        self._spare: list[mmap.mmap] = []
+        self._take_spare()
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
         self._given: dict[str, Any] = {}
@@ -288,6 +295,7 @@ class Agent:
         except KeyboardInterrupt:
             done = _interrupted("")
             self._in_cell = False
+        self._take_spare()
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that reached the end of the cell must not send Done
         variables: list[str] = []
@@ -323,6 +331,7 @@ class Agent:
             # An interrupt that the host did not send is the program's own.
             return _interrupted(_traceback(error)) if self._met else _raised(error)
         except BaseException as error:
+            self._spare.clear()  # what the program made is there as long as its error is
             return _raised(error)
         return "ok", None, b""
 
@@ -358,6 +367,12 @@ class Agent:
         self._kept.add(kept)
         self._globals[kept] = value
         return f"your value is now `{kept}`"
+
+    def _take_spare(self) -> None:
+        """Have address space to give back when there is no other, as much as there is now."""
+        with contextlib.suppress(OSError, MemoryError):
+            while len(self._spare) < _SPARES:
+                self._spare.append(mmap.mmap(-1, _SPARE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if self._owed:
