@@ -256,5 +256,8 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     (told,) = [record for record in records(jar.state.journal) if record.event == "content.erased"]
     assert (told.run, told.data["of"], told.data["why"]) == ("host.contents", run, "erased")
     assert jar("audit", "verify").code == 0
+    for wrong in (run[:-1], "last"):  # nobody should believe that it was erased
+        refused = jar("audit", "erase", wrong, "--yes", env=extra)
+        assert (refused.code, "the log has no run" in refused.stderr) == (2, True)
     again = jar("audit", "erase", "--tenant", "default", "--yes", "--json", env=extra)
     assert again.document["erased"] == []

@@ -15,8 +15,8 @@ import pytest
 
 from belljar import Host, Policy, Result
 from belljar.audit import records, runs, verify
-from belljar.audit.events import RunStarted
-from belljar.errors import InvalidInput
+from belljar.audit.events import RunFinished, RunStarted
+from belljar.errors import BoxFault, InvalidInput
 from belljar.identity import Language
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
@@ -388,6 +388,21 @@ def test_another_image_is_said_and_what_is_done_is_compared_all_the_same(
     assert (found.outcome, list(found.differs)) == ("equal", ["image"])
     then, now = found.differs["image"]
     assert (then, now != then) == ("0" * 64, True)
+
+
+def test_a_replay_that_has_no_box_to_run_in_failed_and_was_not_killed(rig: Rig) -> None:
+    result = rig.run()
+    rig.environ["DOCKER_HOST"] = "unix:///nowhere"
+    with pytest.raises(BoxFault):
+        rig.replay(str(result.run), backend="docker")
+    (status,) = [
+        finished.typed.status
+        for started in records(rig.state.journal)
+        if isinstance(started.typed, RunStarted) and started.typed.replays
+        for finished in records(rig.state.journal, started.run)
+        if isinstance(finished.typed, RunFinished)
+    ]
+    assert status == "host_fault"
 
 
 @pytest.mark.slow
