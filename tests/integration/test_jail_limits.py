@@ -204,6 +204,13 @@ def test_an_endless_loop_ends_at_the_cpu_limit(jar: Jar) -> None:
     assert 0.9 <= result["cpu_s"] < 20
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["while True:\n    pass", "sum(range(10**13))"])
+def test_what_a_program_printed_before_its_box_was_killed_is_there(jar: Jar, loop: str) -> None:
+    _, result = run(jar, f"print('first')\nprint('second')\n{loop}", 'cpu = "1 s"')
+    assert (result["status"], result["stdout"]) == ("cpu", "first\nsecond\n")
+
+
 def test_sleeping_costs_no_cpu_time(jar: Jar) -> None:
     _, result = run(jar, "import time\ntime.sleep(1.2)", 'cpu = "1 s"')
     assert result["status"] == "ok"

@@ -43,9 +43,11 @@ __all__ = ["Agent", "Stream", "main"]
 
 _WIRE_FD = 3
 _PROTOCOL = 1
-# A print is sent at once if the last one was a while ago; a flood is gathered into frames of this size.
+# What waits here is lost if the box is killed, so a line is sent at once: of many in a short time the first ones, and
+# then one in so many seconds. The rest, and a flood, is gathered into frames of this size.
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
+_BURST_SECONDS = 20 * _FLUSH_SECONDS
 _THREAD_STACK_BYTES = 1 << 20
 # Address space that no program can fill, in pieces: enough to say that one has filled the rest. Nothing touches it.
 _SPARE_BYTES = 1 << 20
@@ -70,7 +72,7 @@ class Stream:
         self._lock = threading.RLock()
         self._parts: list[str] = []
         self._chars = 0
-        self._last = 0.0
+        self._due = 0.0  # up to which moment lines have been sent at once
         self._bytes: _Bytes | None = None
 
     def write(self, text: str) -> int:
@@ -80,9 +82,17 @@ class Stream:
         with self._lock:
             self._parts.append(text)
             self._chars += len(text)
-            if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
+            if self._chars >= _FLUSH_BYTES or ("\n" in text and self._is_due()):
                 self.flush()
         return len(text)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        due = max(self._due, now - _BURST_SECONDS) + _FLUSH_SECONDS
+        if due > now:
+            return False
+        self._due = due
+        return True
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -91,7 +101,6 @@ class Stream:
     def flush(self) -> None:
         with self._lock:
             parts, self._parts, self._chars = self._parts, [], 0
-            self._last = time.monotonic()
         data = "".join(parts).encode("utf-8", "replace")
         for start in range(0, len(data), 65536):
             header = {"op": "output", "cell": self._channel.cell, "stream": self._stream}
