@@ -239,6 +239,8 @@ def test_the_sizes_of_the_first_items_of_a_list_are_told(jar: Jar, items: list[A
         ("final_answer = [1, 2]\nresult = 'other'", [1, 2]),
         ("answer = 'said so'", "said so"),
         ("x = 1", None),
+        ("best = None\nresult = 5", 5),
+        ("answer['content'] = float('nan')\nbest = print\nresult = 'written'", "written"),
         ("del answer\nresult = 0", 0),  # it comes back, with nothing in it
     ],
 )
@@ -275,6 +277,14 @@ def test_the_policy_says_which_variable_is_the_partial_answer(
     told = system_prompt(policy, language, "w")
     assert ("variables that there is: found, n." in told) == bool(names)
     assert "best" not in told
+
+
+def test_a_turn_that_takes_the_last_call_is_told_to_be_the_last(jar: Jar) -> None:
+    standard = load("standard")
+    policy = replace(standard, quota=replace(standard.quota, run=replace(standard.quota.run, calls=3)))
+    result = answered(jar, block("print(1)"), block("print(2)"), block("FINAL('there')"), policy=policy)
+    assert (result.status, result.answer) == ("ok", "there")
+    assert ["This is your last turn" in turn.shown for turn in result.turns_log] == [False, True, False]
 
 
 def test_what_a_run_gives_at_its_end_changes_nothing_about_why_it_ended(jar: Jar) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from belljar.arguments import tenant_of
-from belljar.audit import AuditLog
+from belljar.audit import AuditLog, records
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
 from belljar.audit.source import open_source
@@ -55,6 +55,11 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
     """Print a content: the one that a record of RUN calls NAME."""
     log = options.place(state).state.journal
     run = run_id(log, run)
+    if not any(name in record.data.values() for record in records(log, run)):
+        raise InvalidInput(
+            f"no record of {run} names {name[:80]}: `belljar audit show {run} --records` shows what they name",
+            code="audit.no_content",
+        )
     note_read(log, run, unlogged=unlogged)
     with open_contents(log, Keys.at(os.environ)) as contents:
         data = contents.get(run, name)

@@ -281,13 +281,14 @@ def standing(scope: RunScope, turn: int, limits: Spending | Limits, spent: Spent
     turns, left_s = scope.policy.models.turns_max, max(scope.left_s(), 0)
     time = f"{left_s / 60:.0f} min" if left_s >= 100 else f"{left_s:.0f} s"
     parts = [f"Turn {turn} of {turns}", f"time left: {time}"]
-    if limits.calls is not None:
-        parts.append(f"calls left: {max(limits.calls - spent.calls, 0):,}")
+    calls = None if limits.calls is None else max(limits.calls - spent.calls, 0)
+    if calls is not None:
+        parts.append(f"calls left: {calls:,}")
     limit = limits.cost_nanousd
     if limit is not None:
         parts.append(f"spent: {spent.cost_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
     line = f"({'; '.join(parts)}.)"
-    if turn == turns:
+    if turn == turns or calls == 1:  # a turn is a call
         line += " This is your last turn: give the answer now, by FINAL(...) in a block."
     return line
 
