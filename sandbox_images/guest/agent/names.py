@@ -205,6 +205,9 @@ def _given(context: Any, bytes_max: int) -> tuple[dict[str, Any], bytes]:
     if issubclass(type(context), (list, tuple, dict)):
         text = _json_of(context, bytes_max)
         return {"length": len(text), "json": True}, text
+    if type(plain(context)) is not str:
+        kind = type(context).__name__
+        raise TypeError(f"a context must be a text, a list or a dict, not {kind}: write str(value) or list(value)")
     text = _text(context, "a context")
     return ({"length": len(text)} if text else {}), text
 
