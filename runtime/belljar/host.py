@@ -34,7 +34,7 @@ from belljar.audit.witness import Witness
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStore, ContextStores, Document, OpenDocument
-from belljar.engine import AnswerType, Progress, Result
+from belljar.engine import AnswerType, Progress, Result, verdict_of
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import Job, Journal, open_journal
@@ -802,7 +802,7 @@ class Host:
     async def noting(self, tenant: Tenant, started: RunStarted, ticket: Ticket | None = None) -> AsyncIterator[Note]:
         """Log what is done within the block as a run of its own, which has no box and is charged nothing.
 
-        It ends as `Note.finished` says; where the block ends before that is set, as `killed`.
+        It ends as `Note.finished` says; where the block ends before that is set, as its error says, or as `killed`.
 
         Args:
             ticket: where it was ordered of a service: its id, who ordered it, and what is written with start and end.
@@ -823,7 +823,11 @@ class Host:
             except BelljarError:
                 is_open = False
                 raise
-            yield note
+            try:
+                yield note
+            except BelljarError as error:
+                note.finished = RunFinished(status=verdict_of(error).status, calls=0)
+                raise
         finally:
             if is_open:
                 last = audit.entry(note.run, note.finished)

@@ -18,6 +18,7 @@ import msgspec
 from belljar.audit import Record, records_below
 from belljar.audit.content import Contents, open_contents
 from belljar.audit.events import AnswerGiven, CellFinished, RunStarted
+from belljar.audit.export.words import end_of
 from belljar.audit.replay import Setup, actions_of, place_of
 from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
 from belljar.errors import ContentUnavailable, InvalidInput
@@ -88,6 +89,9 @@ class Recording:
         if self.question is None or self._turns_missing:
             self.codes = self._codes()
             self.by = "cells" if self.codes else None
+        if found.status == "abandoned":  # what came behind the last cell that ended is in no record
+            ended = sum(end_of(cell)[0] is not None for cell in found.cells())
+            self.stops[""] = min(self.stops.get("", ended + 1), ended + 1)
         self.actions = actions_of(self.run, self._output_digest)
 
     def until(self, turn: int) -> Tape:

@@ -150,6 +150,19 @@ def test_what_was_kept_of_a_run_is_shown(jar: Jar) -> None:
     assert turn["cells"][0]["code"]["text"] == "print('the herons')\nFINAL(context[:3])"
 
 
+def test_how_a_cell_failed_is_shown_though_it_printed_nothing(jar: Jar) -> None:
+    jar.exec_json("x = 1 / 0")
+    lines = [line.strip() for line in jar("audit", "show", "last").stdout.splitlines()]
+    at = lines.index("output, 0 bytes")
+    assert lines[at + 1].startswith("| Traceback")
+    assert "| ZeroDivisionError: division by zero" in lines
+
+
+def test_of_a_cell_that_printed_nothing_and_is_well_no_output_is_shown(jar: Jar) -> None:
+    jar.exec_json("FINAL(1)")
+    assert "output" not in jar("audit", "show", "last").stdout
+
+
 def test_the_tree_is_one_document_in_json(tmp_path: Path) -> None:
     document = json.loads(ask(write(tmp_path, TREE), "show", "t", "--json").stdout)
     assert document["run"] == "t"

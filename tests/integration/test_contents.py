@@ -246,6 +246,9 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     shown_code = jar("audit", "content", run, code, env=extra)
     assert (shown_code.code, "looking at" in shown_code.stdout) == (0, True)
     assert jar("audit", "content", run, code, "--json", env=extra).document["text"] == shown_code.stdout
+    for wrong in (code[:-1], "0" * 64):
+        told = jar("audit", "content", run, wrong, env=extra)
+        assert (told.code, "no record of" in told.stderr) == (2, True)
     asked = jar("audit", "erase", run, env=extra)
     assert (asked.code, "say --yes" in asked.stderr) == (2, True)
     erased = jar("audit", "erase", run, "--yes", env=extra)
@@ -256,5 +259,8 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     (told,) = [record for record in records(jar.state.journal) if record.event == "content.erased"]
     assert (told.run, told.data["of"], told.data["why"]) == ("host.contents", run, "erased")
     assert jar("audit", "verify").code == 0
+    for wrong in (run[:-1], "last"):  # nobody should believe that it was erased
+        refused = jar("audit", "erase", wrong, "--yes", env=extra)
+        assert (refused.code, "the log has no run" in refused.stderr) == (2, True)
     again = jar("audit", "erase", "--tenant", "default", "--yes", "--json", env=extra)
     assert again.document["erased"] == []

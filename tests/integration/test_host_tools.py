@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,10 @@ def test_it_has_a_docstring_that_begins_with_its_signature(jar: Jar) -> None:
     assert name == "add"
     assert doc == "add(a: int, b: int = 1) -> int\n\nThe sum of two numbers."
     assert other.startswith("places(near: list[Place], most: int | None = None) -> dict[str, Any]\n")
+    said, _, forms = other.partition("\n\nIn JSON Schema: ")
+    assert said.endswith("What is near.")
+    place = json.loads(forms)["Place"]
+    assert (list(place["properties"]), place["required"]) == (["name", "at"], ["name"])
 
 
 def test_a_tool_that_the_policy_does_not_name_is_refused_at_the_start(jar: Jar) -> None:

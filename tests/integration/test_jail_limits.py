@@ -204,6 +204,13 @@ def test_an_endless_loop_ends_at_the_cpu_limit(jar: Jar) -> None:
     assert 0.9 <= result["cpu_s"] < 20
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["while True:\n    pass", "sum(range(10**13))"])
+def test_what_a_program_printed_before_its_box_was_killed_is_there(jar: Jar, loop: str) -> None:
+    _, result = run(jar, f"print('first')\nprint('second')\n{loop}", 'cpu = "1 s"')
+    assert (result["status"], result["stdout"]) == ("cpu", "first\nsecond\n")
+
+
 def test_sleeping_costs_no_cpu_time(jar: Jar) -> None:
     _, result = run(jar, "import time\ntime.sleep(1.2)", 'cpu = "1 s"')
     assert result["status"] == "ok"
@@ -400,6 +407,8 @@ GREEDY = {
     "texts": "kept = []\nwhile True:\n    kept.append('y' * 1_000_000)",
     "zeros": "kept = []\nwhile True:\n    kept.append(b'\\0' * 100_000)",
     "numbers": "kept = {}\nwhile True:\n    kept[len(kept)] = str(len(kept))",
+    "empty dicts": "kept = []\nwhile True:\n    kept.append({})",
+    "empty dicts of a function": "def fill():\n    kept = []\n    while True:\n        kept.append({})\nfill()",
     "doubling": "kept = 'y'\nwhile True:\n    kept += kept",
 }
 
@@ -410,6 +419,7 @@ GREEDY = {
         *((kind, "python", 64) for kind in GREEDY),
         ("texts", "restricted", 64),
         ("texts", "restricted", 200),
+        ("empty dicts", "restricted", 200),
         ("numbers", "python", 100),
     ],
 )

@@ -50,8 +50,9 @@ def test_a_limit_is_set_shown_met_explained_and_cleared(jar: Jar, context: Path)
     assert "of 500 B used" in text
     assert "cost           [....................]  0.00 USD of 0.50 USD used, 0.50 USD left" in text
 
-    told = jar("quota", "explain", result["run"])
+    told = jar("quota", "explain", "last")
     assert (told.code, told.stderr) == (0, "")
+    assert told.stdout == jar("quota", "explain", result["run"]).stdout
     assert "the limit of tenant acme per day on bytes read refused a read: it would have come to" in told.stdout
     (refusal,) = json.loads(jar("quota", "explain", result["run"], "--json").stdout)["refusals"]
     assert (refusal["scope"], refusal["period"], refusal["limit"]) == ("acme", "day", 500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -15,8 +16,8 @@ import pytest
 
 from belljar import Host, Policy, Result
 from belljar.audit import records, runs, verify
-from belljar.audit.events import RunStarted
-from belljar.errors import InvalidInput
+from belljar.audit.events import RunFinished, RunStarted
+from belljar.errors import BoxFault, InvalidInput
 from belljar.identity import Language
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
@@ -24,6 +25,7 @@ from belljar.replay import Replay, Replays
 from belljar.sandbox.jail.backend import Jail
 from belljar.state import State
 from tests.integration.support import Jar
+from tests.waiting import until
 
 CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(3000))
 TURNS = [
@@ -388,6 +390,37 @@ def test_another_image_is_said_and_what_is_done_is_compared_all_the_same(
     assert (found.outcome, list(found.differs)) == ("equal", ["image"])
     then, now = found.differs["image"]
     assert (then, now != then) == ("0" * 64, True)
+
+
+def test_what_a_host_died_in_is_no_divergence(jar: Jar) -> None:
+    """The record ends in its cell, which has an end now."""
+    program = jar.file("waits.py", "import time\nx = context[:3]\ntime.sleep(600)")
+    running = jar.start("exec", program, "--language", "python", "--context", jar.file("text.txt", "abc"))
+    until(lambda: jar.journal.exists() and jar.records("context.read"), what="the program has read")
+    running.signal(signal.SIGKILL)
+    running.wait()
+    assert jar.exec("print(1)").code == 0  # and marks it as abandoned
+    run = next(iter(runs(jar.state.journal))).run
+    short = jar.policy('[limits]\ngrace = "1 s"\ncell_wall = "2 s"')
+    replayed = jar("audit", "replay", run, "--context", jar.work / "text.txt", "--policy", short, "--json")
+    assert replayed.code == 9, replayed.stderr
+    found = replayed.document["replay"]
+    assert (replayed.code, found["outcome"], found["first"]) == (9, "incomplete", None)
+
+
+def test_a_replay_that_has_no_box_to_run_in_failed_and_was_not_killed(rig: Rig) -> None:
+    result = rig.run()
+    rig.environ["DOCKER_HOST"] = "unix:///nowhere"
+    with pytest.raises(BoxFault):
+        rig.replay(str(result.run), backend="docker")
+    (status,) = [
+        finished.typed.status
+        for started in records(rig.state.journal)
+        if isinstance(started.typed, RunStarted) and started.typed.replays
+        for finished in records(rig.state.journal, started.run)
+        if isinstance(finished.typed, RunFinished)
+    ]
+    assert status == "host_fault"
 
 
 @pytest.mark.slow

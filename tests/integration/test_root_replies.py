@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from belljar import ModelFailed, ModelReply, ModelRequest, Result, Runtime, Usage
-from belljar.engine import Turn
+from belljar.engine import CellResult, Turn
 from belljar.engine.blocks import find_blocks
 from belljar.engine.prompt import MODULES, system_prompt
 from belljar.errors import InvalidInput
@@ -112,6 +112,36 @@ def test_an_answer_in_the_block_that_printed_counts(jar: Jar) -> None:
     assert answered(jar, block("print(1)\nFINAL('own')")).answer == "own"
 
 
+# What the root model is told of names with underscores in the restricted language, and what of that may be done.
+UNDERSCORES = {
+    "_own = 1\ndef _half(n):\n    return n // 2\nprint(_own, _half(4), __name__)": "ok",
+    "class A:\n    def __init__(self):\n        self._own = 1\nprint(A()._own)": "ok",
+    "__this__ = 1": "rejected",
+    "print(context._own)": "error",
+}
+
+
+def test_what_the_root_model_is_told_of_underscores_is_so(jar: Jar) -> None:
+    told = system_prompt(load("standard"), "restricted", "word")
+    assert "most names like __this__, and attributes that begin with an underscore unless they are of your own" in told
+    assert [cell.status for cell in asyncio.run(_cells(jar, *UNDERSCORES))] == list(UNDERSCORES.values())
+
+
+async def _cells(jar: Jar, *sources: str) -> list[CellResult]:
+    async with (
+        Runtime(state=jar.at, language="restricted") as runtime,
+        runtime.session(context="x", contexts={"rows": ["a", {"b": 1}, 2]}) as session,
+    ):
+        return [await session.execute(source) for source in sources]
+
+
+def test_the_items_that_the_root_model_is_told_of_are_what_it_is_told(jar: Jar) -> None:
+    told = system_prompt(load("standard"), "restricted", "word")
+    assert "its texts like str, its other items as they are" in told
+    (cell,) = asyncio.run(_cells(jar, "print([type(item).__name__ for item in contexts['rows']])"))
+    assert cell.stdout == "['str', 'dict', 'int']\n", cell.error
+
+
 def test_code_over_the_limit_is_told_and_the_run_goes_on(jar: Jar) -> None:
     standard = load("standard")
     policy = replace(standard, limits=replace(standard.limits, code_bytes=1024))
@@ -209,6 +239,8 @@ def test_the_sizes_of_the_first_items_of_a_list_are_told(jar: Jar, items: list[A
         ("final_answer = [1, 2]\nresult = 'other'", [1, 2]),
         ("answer = 'said so'", "said so"),
         ("x = 1", None),
+        ("best = None\nresult = 5", 5),
+        ("answer['content'] = float('nan')\nbest = print\nresult = 'written'", "written"),
         ("del answer\nresult = 0", 0),  # it comes back, with nothing in it
     ],
 )
@@ -245,6 +277,14 @@ def test_the_policy_says_which_variable_is_the_partial_answer(
     told = system_prompt(policy, language, "w")
     assert ("variables that there is: found, n." in told) == bool(names)
     assert "best" not in told
+
+
+def test_a_turn_that_takes_the_last_call_is_told_to_be_the_last(jar: Jar) -> None:
+    standard = load("standard")
+    policy = replace(standard, quota=replace(standard.quota, run=replace(standard.quota.run, calls=3)))
+    result = answered(jar, block("print(1)"), block("print(2)"), block("FINAL('there')"), policy=policy)
+    assert (result.status, result.answer) == ("ok", "there")
+    assert ["This is your last turn" in turn.shown for turn in result.turns_log] == [False, True, False]
 
 
 def test_what_a_run_gives_at_its_end_changes_nothing_about_why_it_ended(jar: Jar) -> None:

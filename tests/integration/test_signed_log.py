@@ -34,6 +34,15 @@ def test_what_was_signed_verifies_with_the_receipt_the_checkpoint_and_a_new_key(
     assert not (jar.work / "nowhere").exists()
 
 
+def test_what_checkpoint_printed_is_a_checkpoint_to_verify_from(jar: Jar) -> None:
+    jar.exec_json("print(1)")
+    for options in ([], ["--json"]):
+        printed = jar("audit", "checkpoint", *options).stdout
+        verified = jar("audit", "verify", "--from", _keep(jar, "printed", printed))
+        assert (verified.code, verified.stderr) == (0, "")
+    assert jar("audit", "receipt", "last").document["receipt"]["run"]
+
+
 def test_an_old_copy_that_was_put_back_is_named_not_signed_and_can_be_accepted(jar: Jar) -> None:
     log = jar.state.root / "audit.db"
     jar.exec_json("print(1)")

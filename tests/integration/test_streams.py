@@ -48,6 +48,24 @@ async def taken(jar: Jar, **options: Any) -> list[StreamEvent]:
         return [event async for event in runtime.stream("What?", context="abcd", **options)]
 
 
+def test_a_line_is_told_while_its_cell_goes_on(jar: Jar) -> None:
+    async def main() -> list[str]:
+        model = FakeModel(lambda _: block("print('first')\nprint('second')\nwhile True:\n    pass"), "scripted:busy")
+        told: list[str] = []
+        async with (
+            Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime,
+            contextlib.aclosing(runtime.stream("What?", context="a", model=model)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, OutputEvent):
+                    told.append(event.text)
+                if (isinstance(event, CellEvent) and event.status is not None) or "second" in "".join(told):
+                    break
+        return told
+
+    assert "".join(asyncio.run(main())) == "first\nsecond\n"
+
+
 def test_a_stream_tells_what_the_run_and_its_children_do_and_at_last_the_result(jar: Jar) -> None:
     model = FakeModel(play, "scripted:streamed")
     events = asyncio.run(taken(jar, model=model))

@@ -99,6 +99,10 @@ def test_each_keyword_is_checked(schema: Any, value: Any, words: str) -> None:
         ({"properties": {"a": {"if": {}}}}, "#/properties/a/if"),
         ({"$ref": "https://example.org/schema"}, "#/$ref"),
         ({"$ref": "#/$defs/none"}, "#/$ref"),
+        ({"$ref": "#/enum/1", "enum": [1]}, "#/$ref"),
+        ({"$ref": "#/enum/0", "enum": ["a"]}, "#/$ref"),
+        ({"properties": {"type": {}, "a": {"$ref": "#/properties"}}}, "#/properties/a/$ref"),  # no schema, but like one
+        ({"allOf": 3}, "#/allOf"),
         ({"type": "text"}, "#/type"),
         ({"items": [{}]}, "#/items"),
         ({"pattern": r"(?=a)"}, "#/pattern"),
@@ -142,6 +146,12 @@ def test_no_value_and_no_schema_takes_long_or_is_repeated_at_length(schema: Any,
     faults = Schema(schema).faults(value)
     assert time.thread_time() - began < 20
     assert sum(map(len, faults)) < 2500
+
+
+def test_a_reference_may_lead_anywhere_that_a_schema_is() -> None:
+    schema = Schema({"$ref": "#/$defs/a%20b/anyOf/1", "$defs": {"a b": {"anyOf": [{"type": "null"}, {"minimum": 2}]}}})
+    assert schema.faults(1) == ["$: expected at least 2, got integer 1"]
+    assert Schema({"$ref": "#/$defs/all", "$defs": {"all": True}}).fields == []
 
 
 def test_a_long_schema_is_refused_and_a_deep_one_too() -> None:
@@ -195,6 +205,11 @@ def test_a_type_says_where_an_answer_does_not_fit_and_reads_one_that_does(spec: 
 
 def test_what_only_a_validator_knows_goes_back_as_well() -> None:
     assert AnswerType(Model).misfit(JSON, b'{"name": "a", "qty": 3}') == "$.qty: Value error, qty must be even"
+
+
+def test_what_only_a_reader_knows_has_its_path() -> None:
+    """3.0 is an integer by JSON Schema."""
+    assert AnswerType(list[int]).misfit(JSON, b"[1, 3.0]") == "$[1]: Expected `int`, got `float`"
 
 
 def test_text_is_a_string_and_json_in_a_string_is_told() -> None:

@@ -548,6 +548,34 @@ def test_what_a_failed_batch_has_paid_for_is_not_asked_again() -> None:
     assert [frame.body for frame in host.frames] == [b"abad", b"ca", b"ad"]
 
 
+def test_a_child_run_that_gave_its_answer_is_not_started_again() -> None:
+    """By what it was asked: the same question about another text is another one."""
+
+    def started(frame: Frame[GuestMessage]) -> Reply:
+        assert isinstance(frame.message, Recurse)
+        items = [Answer(0, 0) if length == 3 else Answer(3, json=True) for length in frame.message.prompts]
+        failure = Failure("ModelError", "model.failed", "the child run failed", None, None)
+        return Answers(frame.message.id, items, [failure]), b"[1]" * sum(item.failure is None for item in items)
+
+    with wired(started) as (channel, host):
+        asking = queries(channel)
+        with pytest.raises(ModelError, match="2 of 3 were answered") as caught:
+            asking.rlm_query_batched(["a", "bad", "c"], ["A", "B", "C"])
+        caught.value.answers[0].append(2)  # the program's own from here on
+        assert asking.rlm_query_batched(["a", "c", "c"], ["A", "other", "C"]) == [[1]] * 3
+    assert [frame.body for frame in host.frames] == [b"abadcABC", b"cother"]
+
+
+def test_contexts_of_a_batch_that_are_no_list_of_as_many_are_refused_in_the_program() -> None:
+    with wired(echo) as (channel, host):
+        asking = queries(channel)
+        wrongs: tuple[Any, ...] = ("ab", {"a": 1, "b": 2}, ["a"])
+        for wrong in wrongs:
+            with pytest.raises(TypeError, match=r"\[context\] \* len\(prompts\)"):
+                asking.rlm_query_batched(["x", "y"], wrong)
+    assert host.frames == []
+
+
 def test_a_batch_of_several_requests_keeps_what_was_answered_before_one_was_refused() -> None:
     calls = 0
 

@@ -106,6 +106,20 @@ def test_a_turn_has_the_queries_to_the_root_model_and_the_cells_that_followed() 
     assert (second.cells[0].status, second.cells[0].started_ns, second.cells[0].ended_ns) == ("ok", 25000, 27000)
 
 
+def test_a_turn_without_code_is_one_though_its_answer_is_recorded_behind_the_next_question() -> None:
+    run = grown(
+        ("t", "query.requested", {"action": "t.1", "cell": 0, "purpose": "root"}),
+        ("t", "query.requested", {"action": "t.2", "cell": 0, "purpose": "root"}),
+        ("t", "query.completed", {"action": "t.1"}),
+        ("t", "query.requested", {"action": "t.3", "cell": 0, "purpose": "root", "attempt": 2}),
+        ("t", "query.failed", {"action": "t.2"}),
+    )
+    assert [(turn.number, [query.action for query in turn.queries]) for turn in run.turns] == [
+        (1, ["t.1"]),
+        (2, ["t.2", "t.3"]),
+    ]
+
+
 def test_steps_stand_in_their_cell_in_the_order_of_the_log() -> None:
     run = grown()
     first, second = run.cells()

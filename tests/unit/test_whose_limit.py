@@ -70,6 +70,8 @@ ENDS = {
         end(killed=True, signal=KILL, evidence=Evidence(memory_kills=1, memory_peak_bytes=LIMITS.memory_bytes)),
         "memory",
     ),
+    "memory, and nothing was left to say so": (end(code=127, max_rss_bytes=LIMITS.memory_bytes * 19 // 20), "memory"),
+    "itself, with much of its memory": (end(code=1, max_rss_bytes=LIMITS.memory_bytes // 2), "error"),
     "its wire's end": (end(killed=True, signal=KILL), "error"),
     "somebody outside": (end(signal=KILL, by_other=True), "killed"),
     "itself, shortly before its limit": (end(code=1, cpu_s=LIMITS.cpu_s * 0.98), "error"),

@@ -623,11 +623,16 @@ class _Growing:
             self.run.turns.append(Turn(number=0))
         return self.run.turns[-1]
 
-    def _asking_turn(self) -> Turn:
-        """The one that a query to the root model belongs to: a new one, unless the last still has no answer."""
+    def _asking_turn(self, query: Query) -> Turn:
+        """The one that a query to the root model belongs to: a new one, unless the last was asked in vain.
+
+        The record of an answer may be behind that of the query which follows it.
+        """
         turns = self.run.turns
-        if not turns or turns[-1].cells or turns[-1].answered is not None:
-            turns.append(Turn(number=turns[-1].number + 1 if turns else 1))
+        last = turns[-1] if turns else Turn(number=0)
+        is_again = query.attempt > 1 or (last.queries and last.queries[-1].outcome in ("failed", "denied"))
+        if last.cells or not last.queries or not is_again:
+            turns.append(Turn(number=last.number + 1))
         return turns[-1]
 
     def _steps(self, cell: int) -> list[Step]:
@@ -641,7 +646,7 @@ class _Growing:
         if isinstance(asked, QueryRequested):
             self._open[asked.action] = query
         if query.purpose == "root":
-            self._asking_turn().queries.append(query)
+            self._asking_turn(query).queries.append(query)
         else:
             self._steps(asked.cell).append(query)
 

@@ -48,6 +48,7 @@ __all__ = ["Report", "verify"]
 
 _PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
 _NO_RECORD = "0" * 64
+_KEPT = "the checkpoint that was kept"
 _WITNESSED = "a checkpoint that the witness has"
 
 
@@ -118,14 +119,15 @@ def _evidence(receipts: Sequence[Receipt], notes: Sequence[str], witnessed: Sequ
     found = []
     for what, text in [
         *((f"the receipt of run {receipt.run[:80]}", receipt.checkpoint or "") for receipt in receipts),
-        *(("the checkpoint that was kept", note) for note in notes),
+        *((_KEPT, note) for note in notes),
         *((_WITNESSED, note) for note in witnessed),
     ]:
         try:
             note = Note.read(text)
         except ValueError as error:
             code = "audit.receipt" if what.startswith("the receipt") else "audit.checkpoint"
-            raise InvalidInput(f"{what} has no checkpoint ({error}); give one that has", code=code) from None
+            advice = "what `belljar audit checkpoint` printed" if what == _KEPT else "one that has"
+            raise InvalidInput(f"{what} has no checkpoint ({error}); give {advice}", code=code) from None
         of = note.checkpoint
         where: Where = "witness" if what == _WITNESSED else "elsewhere"
         found.append(Anchor(what, where, of.origin, of.size, of.root, note))

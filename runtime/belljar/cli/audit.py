@@ -26,7 +26,6 @@ from belljar.audit import (
     TreeRun,
     coverage,
     head,
-    latest,
     records,
     records_after,
     records_below,
@@ -37,7 +36,7 @@ from belljar.audit.choosing import UNFINISHED, Wanted, chosen
 from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
 from belljar.cli import options, proving
 from belljar.cli.contents import content, erase_, prune
-from belljar.cli.logged import may_be_unlogged, note_read
+from belljar.cli.logged import may_be_unlogged, note_read, run_id
 from belljar.cli.output import counted, emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.exporting import FORMATS, Format, exported, open_kept
@@ -48,7 +47,6 @@ from belljar.units import format_money, parse_money
 __all__ = ["audit"]
 
 _RANGES_SHOWN = 20
-_LAST = "last"
 _COLUMNS = 120
 _POLL_S = 0.2
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -162,7 +160,7 @@ def show(
     behind `|`, and what could steer the terminal is shown as an escape.
     """
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     note_read(log, run, unlogged=unlogged)
     if as_tree:
         _show_tree(run, tree(records_below(log, run)), as_json)
@@ -217,7 +215,7 @@ def _width() -> int:
 def tail(run: str | None, follow: bool, count: int, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
     """Show the log's last records, of all runs, or of RUN and those below it, and with -f those that are written."""
     log = _log(state)
-    run = None if run is None else _run_id(log, run)
+    run = None if run is None else run_id(log, run)
     note_read(log, *([] if run is None else [run]), unlogged=unlogged)
     at = head(log)
     found, ended = _last(log, run, at, count)
@@ -275,7 +273,7 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     from belljar.audit.trajectory import trajectory
 
     log = _log(state)
-    left, right = _run_id(log, left), _run_id(log, right)
+    left, right = run_id(log, left), run_id(log, right)
     note_read(log, left, right, unlogged=unlogged)
     mine, theirs = trajectory(records_below(log, left)), trajectory(records_below(log, right))
     assert mine is not None
@@ -342,7 +340,7 @@ def replay(run: str, sources: tuple[str, ...], state: Path | str | None, as_json
     from belljar.cli.replay import replayed  # with the engine, which no other command here needs
 
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     note_read(log, run, unlogged=False)
     return replayed(options.place(state).state, run, sources, as_json, **wish)
 
@@ -389,7 +387,7 @@ def coverage_(
     box; shown means found word for word in a prompt that was answered. Percentages are rounded down: 100 % means all.
     """
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     found = _coverage(log, run, ranges)
     note_read(log, run, unlogged=unlogged)
     part = found.read_chars if what == "read" else found.shown_chars
@@ -450,7 +448,7 @@ def export(
     if as_json and file is None and endpoint is None:
         raise click.UsageError("with --json, stdout is for the document: name a file with -o")
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     note_read(log, run, unlogged=unlogged)
     keys = Keys.at(os.environ)
     with open_kept(log, keys) as contents:
@@ -487,23 +485,6 @@ def _print_share(what: str, part: int, whole: int, share: float, never: Ranges |
     listed = " ".join(f"{start}-{stop}" for start, stop in never.first)
     more = f" and {never.count - len(never.first)} more" if never.count > len(never.first) else ""
     say(f"  never {what}, {counted(never.count, 'range')}: {listed}{more}")
-
-
-def _run_id(log: Log, run: str) -> str:
-    """The id of a run that is in the log."""
-    if run == _LAST:
-        if (found := latest(log)) is None:
-            raise InvalidInput(
-                "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
-            )
-        return found
-    if next(records(log, run), None) is None:
-        raise _no_run(run)
-    return run
-
-
-def _no_run(run: str) -> InvalidInput:
-    return InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
 
 
 def _fields(record: Record) -> dict[str, object]:

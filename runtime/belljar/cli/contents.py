@@ -12,15 +12,15 @@ from typing import Any
 import click
 
 from belljar.arguments import tenant_of
-from belljar.audit import AuditLog
+from belljar.audit import AuditLog, records
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
 from belljar.audit.source import open_source
 from belljar.cli import options
 from belljar.cli.files import write_private
-from belljar.cli.logged import may_be_unlogged, note_read
+from belljar.cli.logged import check_run, may_be_unlogged, note_read, run_id
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, printable, say, tell
+from belljar.cli.output import counted, emit, printable, say, tell
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import Journal, opened_journal
 from belljar.keys import Keys
@@ -54,6 +54,12 @@ class _Size(click.ParamType[int]):
 def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
     """Print a content: the one that a record of RUN calls NAME."""
     log = options.place(state).state.journal
+    run = run_id(log, run)
+    if not any(name in record.data.values() for record in records(log, run)):
+        raise InvalidInput(
+            f"no record of {run} names {name[:80]}: `belljar audit show {run} --records` shows what they name",
+            code="audit.no_content",
+        )
     note_read(log, run, unlogged=unlogged)
     with open_contents(log, Keys.at(os.environ)) as contents:
         data = contents.get(run, name)
@@ -86,6 +92,8 @@ def erase_(run: str | None, tenant: str | None, yes: bool, state: Path | str | N
     if (run is None) == (tenant is None):
         raise click.UsageError("name a run, or --tenant T")
     level = None if tenant is None else tenant_of(tenant)
+    if run is not None:
+        check_run(options.place(state).state.journal, run)
 
     async def work(journal: Journal, audit: AuditLog) -> list[str]:
         found = await of_run(journal, run or "") if level is None else await of_tenant(journal, level)
@@ -129,8 +137,8 @@ def prune(bytes_max: int | None, state: Path | str | None, as_json: bool) -> Non
 
 def _confirm(runs: Sequence[str]) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"this erases what is kept of {len(runs)} runs: say --yes")
-    click.confirm(f"Erase what is kept of {len(runs)} runs? There is no way back.", abort=True, err=True)
+        raise click.UsageError(f"this erases what is kept of {counted(len(runs), 'run')}: say --yes")
+    click.confirm(f"Erase what is kept of {counted(len(runs), 'run')}? There is no way back.", abort=True, err=True)
 
 
 def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitable[list[str]]], as_json: bool) -> None:
@@ -148,7 +156,7 @@ def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitabl
     else:
         for run in erased:
             say(run)
-        tell(f"erased what was kept of {len(erased)} runs")
+        tell(f"erased what was kept of {counted(len(erased), 'run')}")
     if not is_clean:
         raise AuditUnavailable(
             f"a process reads from {log} all the time, so the destroyed keys are still in its -wal file: end that "

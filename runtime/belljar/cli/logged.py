@@ -1,4 +1,4 @@
-"""What reads of what runs did is logged first: for each command that shows it."""
+"""Which run a command is about, and that what reads of what runs did is logged first."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 import click
 
-from belljar.audit import Log
+from belljar.audit import Log, latest, records
 from belljar.audit.reading import log_read
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, InvalidInput
 
-__all__ = ["may_be_unlogged", "note_read"]
+__all__ = ["LAST", "check_run", "may_be_unlogged", "note_read", "run_id"]
+
+LAST = "last"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,3 +45,24 @@ def note_read(log: Log, *runs: str, unlogged: bool = False) -> None:
             raise AuditUnavailable(
                 f"that the log is read cannot be logged: {error}; --unlogged reads a log that cannot be written"
             ) from error
+
+
+def run_id(log: Log, run: str) -> str:
+    """The id of a run that is in the log; `last` is the latest one.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log; `audit.no_run`: it has no such run.
+    """
+    if run != LAST:
+        check_run(log, run)
+        return run
+    if (found := latest(log)) is None:
+        advice = "start one with `belljar run` or `belljar exec`"
+        raise InvalidInput(f"the log has no run yet: {advice}", code="audit.no_run")
+    return found
+
+
+def check_run(log: Log, run: str) -> None:
+    """As `run_id`, where a run has to be named."""
+    if next(records(log, run), None) is None:
+        raise InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
+import msgspec
 
 from belljar.audit import Checkpoints, Receipt, Report, signing, verify
 from belljar.audit.witness import Witness, read_witness
 from belljar.cli import options
+from belljar.cli.logged import run_id
 from belljar.cli.loop import run_async
 from belljar.cli.output import counted, emit, printable, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
@@ -42,7 +45,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     type=_file,
     multiple=True,
     metavar="FILE",
-    help="A checkpoint that was kept elsewhere, likewise.",
+    help="A checkpoint that was kept elsewhere, or what `audit checkpoint` printed, likewise.",
 )
 @click.option(
     "--witness",
@@ -80,7 +83,7 @@ def verify_(
         keys=Keys.at(os.environ),
         trusted=trusted,
         receipts=[Receipt.read(_read(path)) for path in receipts],
-        notes=[_read(path).decode("utf-8", "replace") for path in notes],
+        notes=[_note(_read(path)) for path in notes],
         witnessed=witnessed,
     )
     if as_json:
@@ -92,6 +95,19 @@ def verify_(
         if as_json:
             click.get_current_context().exit(error.exit_code)
         raise error
+
+
+def _note(data: bytes) -> str:
+    """A checkpoint as it was signed, or as `audit checkpoint` prints it: with the key behind it, or as JSON."""
+    text = data.decode("utf-8", "replace")
+    if text.startswith("{"):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError):
+            return msgspec.json.decode(text, type=_Printed, strict=True).checkpoint
+    return text.partition("\nkey ")[0]
+
+
+class _Printed(msgspec.Struct, frozen=True):
+    checkpoint: str
 
 
 def _print(report: Report) -> None:
@@ -119,7 +135,8 @@ def unsound(report: Report) -> VerificationFailed:
 @options.state
 @options.always_json
 def receipt(run: str, state: Path | str | None) -> None:
-    """Print the receipt of RUN, which has ended, as JSON. The log is signed first."""
+    """Print the receipt of RUN (an id, or `last`), which has ended, as JSON. The log is signed first."""
+    run = run_id(options.place(state).state.journal, run)
     emit({"receipt": _with(state, lambda checkpoints: checkpoints.receipt_of(run))})
 
 

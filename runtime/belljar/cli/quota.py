@@ -12,6 +12,7 @@ import click
 
 from belljar.bounds import DIMENSION_OF, Bound, parse_bound
 from belljar.cli import options
+from belljar.cli.logged import LAST, run_id
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
 from belljar.context import ContextStores
@@ -182,9 +183,9 @@ def check_(state: Path | str | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
-    """Explain what quotas refused RUN: which level said no, and why."""
+    """Explain what quotas refused RUN (an id, or `last`): which level said no, and why."""
     place = options.place(state).state
-    found = explain(place.journal, run, _stored(place))
+    found = explain(place.journal, run_id(place.journal, run) if run == LAST else run, _stored(place))
     if as_json:
         emit(found)
         return

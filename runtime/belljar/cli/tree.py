@@ -45,6 +45,7 @@ _STEPS_MAX = 40  # of a cell
 _TEXT_COLUMNS_MIN = 20
 _BAR_COLUMNS_MAX = 60
 _INDENT = "  "
+_WELL = ("ok", "answered")
 
 
 def lines(run: Run, contents: Contents | None, *, width: int, full: bool = False) -> Iterator[str]:
@@ -140,8 +141,9 @@ class _Shown:
         inner = indent + _INDENT
         yield from self._text("code", cell.code, inner)
         yield from self._steps(cell.steps, run, inner)
-        if cell.output is not None and cell.output.size_bytes:
-            yield from self._text("output", cell.output, inner)
+        # It has the traceback, too.
+        if cell.output is not None and (cell.output.size_bytes or status not in _WELL):
+            yield from self._some("output", cell.output, inner)
 
     def _steps(self, steps: list[Step], run: Run, indent: str) -> Iterator[str]:
         documents = {document.number: document for document in run.documents}
@@ -195,7 +197,7 @@ class _Shown:
                 void = "void, it does not count" if step.void else None
                 yield from self._text("answer", step.text, indent, void)
                 if step.output is not None:
-                    yield from self._text("output until then", step.output, indent)
+                    yield from self._some("output until then", step.output, indent)
             case Canary():
                 yield indent + _words(f"canary {step.number} seen", f"in {step.place}")
             case Child():
@@ -239,6 +241,11 @@ class _Shown:
             return
         yield indent + _words(what, more)
         yield from _block(said, indent + _INDENT, self._width, None if self._full else _LINES_MAX)
+
+    def _some(self, what: str, text: Text, indent: str) -> Iterator[str]:
+        """As `_text`, but nothing where the text is known to be empty."""
+        if text.words(self._contents) != "":
+            yield from self._text(what, text, indent)
 
     def _verdict(self, run: Run, indent: str) -> Iterator[str]:
         end = run.finished

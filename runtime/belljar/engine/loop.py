@@ -67,21 +67,21 @@ _FRUITLESS_MAX: Const = 3
 
 _ANSWER_SHARE: Const = 4
 _NEW_DRAFT: Const = 'answer = {"content": "", "ready": False}'
-# The program may have set any of these, and to anything.
+# The program may have set any of these, and to anything: what is no answer is passed over.
 _DRAFT: Const = """\
-if isinstance(answer, dict):
-    if answer.get("content") not in (None, ""):
+try:
+    if not isinstance(answer, dict):
+        FINAL(answer)
+    elif answer.get("content") not in (None, ""):
         FINAL(answer["content"])
-elif answer is not None:
-    FINAL(answer)
+except Exception:
+    pass
 """
 _VARIABLE: Const = """\
 try:
-    {name}
-except NameError:
-    pass
-else:
     FINAL({name})
+except Exception:
+    pass
 """
 
 

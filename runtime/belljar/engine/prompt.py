@@ -65,8 +65,9 @@ context.find(x), context.count(x), `x in context`, and the functions of `re`. It
 `for line in context.lines():` goes through it at any length; context.lines(a, b) gives lines a to b. \
 context.search(pattern, start=0, limit=100) finds a regular expression on the host, fast at any length: a list of hits \
 with .start, .stop and .text; context.count_matches(pattern) counts. Patterns there have no look-around and no \
-back-references; a hit's groups are hit[1] or hit["name"]. If the document is a list or a dict of texts, `context` is \
-used like one, its items like str; search, count_matches and lines() go through all items, hit.key says which.
+back-references; a hit's groups are hit[1] or hit["name"]. If the document is a list or a dict, `context` is used \
+like one, its texts like str, its other items as they are; search, count_matches and lines() go through all items, \
+hit.key says which.
 - `contexts`: all the documents by name, when there are several.
 - `llm_query(prompt)`: asks a fresh model that sees only this prompt, and returns its answer as a str. A prompt has at \
 most {prompt_bytes:,} bytes.
@@ -133,7 +134,8 @@ call that fails raises ModelError. They are:"""
 _LANGUAGES: Const = {
     "python": "The language is Python with its standard library. There is no network, and no file but scratch space.",
     "restricted": f"The language is Python without async, and with modules that touch no file, process or network: "
-    f"{MODULES} and more; an import of any other is refused. Names that begin with an underscore are refused as well.",
+    f"{MODULES} and more; an import of any other is refused. So are most names like __this__, and attributes that "
+    "begin with an underscore unless they are of your own classes.",
 }
 _NO_BLOCK: Const = (
     "There was no block of code to run in your reply, so nothing was run. Tool calls, tags and FINAL(...) in prose do "
@@ -279,13 +281,14 @@ def standing(scope: RunScope, turn: int, limits: Spending | Limits, spent: Spent
     turns, left_s = scope.policy.models.turns_max, max(scope.left_s(), 0)
     time = f"{left_s / 60:.0f} min" if left_s >= 100 else f"{left_s:.0f} s"
     parts = [f"Turn {turn} of {turns}", f"time left: {time}"]
-    if limits.calls is not None:
-        parts.append(f"calls left: {max(limits.calls - spent.calls, 0):,}")
+    calls = None if limits.calls is None else max(limits.calls - spent.calls, 0)
+    if calls is not None:
+        parts.append(f"calls left: {calls:,}")
     limit = limits.cost_nanousd
     if limit is not None:
         parts.append(f"spent: {spent.cost_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
     line = f"({'; '.join(parts)}.)"
-    if turn == turns:
+    if turn == turns or calls == 1:  # a turn is a call
         line += " This is your last turn: give the answer now, by FINAL(...) in a block."
     return line
 

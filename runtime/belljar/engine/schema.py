@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from typing import Final as Const
+from urllib.parse import unquote
 
 import msgspec
 import re2
@@ -88,16 +89,22 @@ class Schema:
         if not isinstance(self.document, dict):
             raise _bad("", "it is no object")
         self._patterns: dict[str, Any] = {}
+        # The schemas in the document, by identity, and where it refers to one.
+        self._schemas: set[int] = set()
+        self._references: list[tuple[str, str]] = []
         self._read(self.document, "#", strict=strict, depth=0)
+        self._check_references()
 
     @property
     def fields(self) -> list[str]:
         """The names of the properties that it describes, if it describes an object; the required ones first."""
-        document = self.document
+        document: Any = self.document
         for _ in range(_DEPTH_MAX):
-            if "$ref" not in document:
+            if not isinstance(document, dict) or "$ref" not in document:
                 break
             document = self._target(document["$ref"], "#")
+        if not isinstance(document, dict):
+            return []
         properties, required = document.get("properties", {}), document.get("required", [])
         return sorted(properties, key=lambda name: name not in required)
 
@@ -119,6 +126,7 @@ class Schema:
             return
         if not isinstance(schema, dict):
             raise _bad(at, "it is neither an object nor true or false")
+        self._schemas.add(id(schema))
         for keyword, given in schema.items():
             if keyword in _CHECKS:
                 self._read_keyword(keyword, given, f"{at}/{keyword}", strict=strict, depth=depth)
@@ -132,7 +140,7 @@ class Schema:
         if not form(given):
             raise _bad(at, "its value is not of the right kind")
         if keyword == "$ref":
-            self._read_reference(given, at)
+            self._references.append((given, at))
         elif keyword == "pattern":
             self._patterns[given] = _compiled(given, at)
         elif form is _is_schema:
@@ -145,17 +153,21 @@ class Schema:
         for name, schema in schemas.items():
             self._read(schema, f"{at}/{str(name)[:_SHOWN_CHARS_MAX]}", strict=strict, depth=depth + 1)
 
-    def _read_reference(self, reference: str, at: str) -> None:
-        target = self._target(reference, at)
-        if not isinstance(target, dict | bool):
-            raise _bad(at, "it refers to something that is no schema")
+    def _check_references(self) -> None:
+        """Refuse those that lead to no schema: what was not read is not checked."""
+        for reference, at in self._references:
+            target = self._target(reference, at)
+            if not isinstance(target, bool) and id(target) not in self._schemas:
+                raise _bad(at, "it refers to something that is no schema")
 
     def _target(self, reference: str, at: str) -> Any:
         target: Any = self.document
         if reference != "#" and not reference.startswith("#/"):
             raise _bad(at, "it refers to something outside of the schema")
         for part in reference.split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list):
+                target = dict(zip(map(str, range(len(target))), target, strict=True))
             if not isinstance(target, dict) or name not in target:
                 raise _bad(at, "it refers to something that is not there")
             target = target[name]

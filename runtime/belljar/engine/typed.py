@@ -94,7 +94,10 @@ def _faults_of(error: ValueError) -> list[str]:
     """pydantic's list of faults, or the one line of another library."""
     listed = getattr(error, "errors", None)
     if not callable(listed):
-        return [f"$: {str(error)[:_FAULT_CHARS_MAX]}"]
+        what, _, path = str(error).rpartition(" - at `")
+        if not path.startswith("$"):
+            what, path = str(error), "$`"
+        return [f"{path[:-1]}: {what}"[:_FAULT_CHARS_MAX]]
     faults = listed(include_url=False, include_input=False, include_context=False)[:_FAULTS_MAX]
     return [f"{_path(fault['loc'])}: {fault['msg']}"[:_FAULT_CHARS_MAX] for fault in faults]
 

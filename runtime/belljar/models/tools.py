@@ -48,6 +48,7 @@ GIVEN_NAMES: Final = frozenset(
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _TOOLS_MAX: Final = 32
 _DOC_CHARS_MAX: Final = 1000
+_FORMS_CHARS_MAX: Final = 1000
 _ERROR_CHARS_MAX: Final = 300
 # Ten years: beyond any policy's deadline.
 _TIMEOUT_S_MAX: Final = 3.2e8
@@ -98,7 +99,8 @@ class HostTool:
         self._arguments, words, names = _signature(own, function)
         self.bytes_max = 0  # the policy's, set by `host_tools`
         self._left_behind = 0
-        self.told = (own, names, f"{words}\n\n{_doc_of(function)}".strip())
+        said = (words, _doc_of(function), _forms_of(self._arguments))
+        self.told = (own, names, "\n\n".join(part for part in said if part))
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """One call, with the request's only message as its arguments. Raises ModelFailed."""
@@ -278,6 +280,15 @@ def _type_words(hint: object) -> str:
 def _doc_of(function: Callable[..., Any]) -> str:
     doc = inspect.getdoc(function) if inspect.isroutine(function) else ""
     return (doc or "")[:_DOC_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def _forms_of(arguments: type[msgspec.Struct]) -> str:
+    """What the types that the signature only names are made of; nothing if there are none, or if it is long."""
+    schema = msgspec.json.schema(arguments)
+    own = schema["$ref"].rpartition("/")[2]
+    forms = {name: form for name, form in schema["$defs"].items() if name != own}
+    text = msgspec.json.encode(forms).decode() if forms else ""
+    return f"In JSON Schema: {text}" if 0 < len(text) <= _FORMS_CHARS_MAX else ""
 
 
 def _checked_name(name: object) -> str:

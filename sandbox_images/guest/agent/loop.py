@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import builtins
 import codecs
+import contextlib
 import io
 import linecache
+import mmap
 import os
 import signal
 import sys
@@ -41,10 +43,15 @@ __all__ = ["Agent", "Stream", "main"]
 
 _WIRE_FD = 3
 _PROTOCOL = 1
-# A print is sent at once if the last one was a while ago; a flood is gathered into frames of this size.
+# What waits here is lost if the box is killed, so a line is sent at once: of many in a short time the first ones, and
+# then one in so many seconds. The rest, and a flood, is gathered into frames of this size.
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
+_BURST_SECONDS = 20 * _FLUSH_SECONDS
 _THREAD_STACK_BYTES = 1 << 20
+# Address space that no program can fill, in pieces: enough to say that one has filled the rest. Nothing touches it.
+_SPARE_BYTES = 1 << 20
+_SPARES = 4
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
 # Of what the program has defined, as told when a cell is over.
@@ -65,7 +72,7 @@ class Stream:
         self._lock = threading.RLock()
         self._parts: list[str] = []
         self._chars = 0
-        self._last = 0.0
+        self._due = 0.0  # up to which moment lines have been sent at once
         self._bytes: _Bytes | None = None
 
     def write(self, text: str) -> int:
@@ -75,9 +82,17 @@ class Stream:
         with self._lock:
             self._parts.append(text)
             self._chars += len(text)
-            if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
+            if self._chars >= _FLUSH_BYTES or ("\n" in text and self._is_due()):
                 self.flush()
         return len(text)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        due = max(self._due, now - _BURST_SECONDS) + _FLUSH_SECONDS
+        if due > now:
+            return False
+        self._due = due
+        return True
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -86,7 +101,6 @@ class Stream:
     def flush(self) -> None:
         with self._lock:
             parts, self._parts, self._chars = self._parts, [], 0
-            self._last = time.monotonic()
         data = "".join(parts).encode("utf-8", "replace")
         for start in range(0, len(data), 65536):
             header = {"op": "output", "cell": self._channel.cell, "stream": self._stream}
@@ -159,6 +173,8 @@ class Agent:
         self._more = False  # whether other cells may follow
         self._stays = False  # whether they may follow an answer
         self._failed = False  # the cell before
+        self._spare: list[mmap.mmap] = []
+        self._take_spare()
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
         self._given: dict[str, Any] = {}
@@ -288,6 +304,7 @@ class Agent:
         except KeyboardInterrupt:
             done = _interrupted("")
             self._in_cell = False
+        self._take_spare()
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that reached the end of the cell must not send Done
         variables: list[str] = []
@@ -323,6 +340,7 @@ class Agent:
             # An interrupt that the host did not send is the program's own.
             return _interrupted(_traceback(error)) if self._met else _raised(error)
         except BaseException as error:
+            self._spare.clear()  # what the program made is there as long as its error is
             return _raised(error)
         return "ok", None, b""
 
@@ -358,6 +376,12 @@ class Agent:
         self._kept.add(kept)
         self._globals[kept] = value
         return f"your value is now `{kept}`"
+
+    def _take_spare(self) -> None:
+        """Have address space to give back when there is no other, as much as there is now."""
+        with contextlib.suppress(OSError, MemoryError):
+            while len(self._spare) < _SPARES:
+                self._spare.append(mmap.mmap(-1, _SPARE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if self._owed:

@@ -7,6 +7,7 @@ into a message on the wire; all decisions are made on the host.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -196,19 +197,25 @@ def _check_size(what: str, size: int, limit: int) -> None:
         raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
 
 
-def _given(contexts: Sequence[Any], bytes_max: int) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """What a message says of the contexts of child runs, and those that travel with it."""
-    given, texts = [], []
-    for context in contexts:
-        said = reference_to(context)
-        if said is None and issubclass(type(context), (list, tuple, dict)):
-            texts.append(_json_of(context, bytes_max))
-            said = {"length": len(texts[-1]), "json": True}
-        elif said is None:
-            texts.append(_text(context, "a context"))
-            said = {"length": len(texts[-1])} if texts[-1] else {}
-        given.append(said)
-    return given, texts
+def _given(context: Any, bytes_max: int) -> tuple[dict[str, Any], bytes]:
+    """What a message says of the context of a child run, and the text that travels with it."""
+    said = reference_to(context)
+    if said is not None:
+        return said, b""
+    if issubclass(type(context), (list, tuple, dict)):
+        text = _json_of(context, bytes_max)
+        return {"length": len(text), "json": True}, text
+    if type(plain(context)) is not str:
+        kind = type(context).__name__
+        raise TypeError(f"a context must be a text, a list or a dict, not {kind}: write str(value) or list(value)")
+    text = _text(context, "a context")
+    return ({"length": len(text)} if text else {}), text
+
+
+def _key(wish: str | None, text: bytes, said: object = None, given: bytes = b"") -> bytes:
+    """What was asked, in short: the model, the prompt and, for a child run, its context."""
+    digests = (hashlib.sha256(part).hexdigest() for part in (text, given))
+    return hashlib.sha256(repr((wish, said, *digests)).encode("utf-8", "replace")).digest()
 
 
 def _json_of(context: Any, bytes_max: int) -> bytes:
@@ -308,8 +315,8 @@ class Queries:
         self._channel = channel
         self._batch_max = batch_max
         self._prompt_bytes_max = body_bytes_max if prompt_bytes_max is None else prompt_bytes_max
-        # Answers of the last failed batch, by model and prompt: asking the same again does not pay for them twice.
-        self._paid: dict[tuple[str | None, bytes], list[str]] = {}
+        # Answers of the last failed batch, by what was asked: asking the same again does not pay for them twice.
+        self._paid: dict[bytes, list[Any]] = {}
         self._body_bytes_max = body_bytes_max
         self._flush = flush
 
@@ -340,7 +347,7 @@ class Queries:
         With None, the prompt is the child's context. Returns what the child gave: a str, or the value of its JSON.
         Raises as `llm_query`, and ModelError where the child failed.
         """
-        return self._recurse([prompt], None if context is None else [context], model, False)[0]
+        return self._recurse([prompt], [] if context is None else [context], model, False)[0]
 
     @called("rlm_query_batched")
     def rlm_query_batched(
@@ -356,8 +363,11 @@ class Queries:
         """
         if isinstance(prompts, str):
             raise TypeError("rlm_query_batched takes a list of prompts; rlm_query takes one")
-        others = None if contexts is None else list(contexts)
-        return self._recurse(list(prompts), others, model, bool(return_exceptions))
+        if isinstance(contexts, (str, dict)):
+            raise TypeError(
+                "rlm_query_batched takes a list of contexts: [context] * len(prompts) gives all prompts the same"
+            )
+        return self._recurse(list(prompts), list(contexts or []), model, bool(return_exceptions))
 
     @called("budget")
     def budget(self) -> Budget:
@@ -415,10 +425,16 @@ class Queries:
         wish = _wish(model)
         texts = [_text(prompt, "a prompt") for prompt in prompts]
         _check_size("a prompt", max(map(len, texts), default=0), self._body_bytes_max)
-        keys = [(wish, hashlib.sha256(text).digest()) for text in texts] if len(texts) > 1 else []
-        answers: list[Any] = [self._take_paid(key) for key in keys] or [None] * len(texts)
+        keys = [_key(wish, text) for text in texts] if len(texts) > 1 else []
+        answers = self._paid_before(keys, len(texts))
+        return self._filled(keys, answers, return_exceptions, lambda: self._ask_others(wish, texts, answers))
+
+    def _filled(
+        self, keys: list[bytes], answers: list[Any], return_exceptions: bool, ask: Callable[[], Exception | None]
+    ) -> list[Any]:
+        """The answers of a batch, when `ask` has filled in those that were not paid for before."""
         try:
-            refusal = self._ask_others(wish, texts, answers)
+            refusal = ask()
         except BaseException:
             self._keep_paid(keys, answers)
             raise
@@ -431,15 +447,20 @@ class Queries:
         self._keep_paid(keys, answers)
         raise _with_answers(answers, refusal)
 
-    def _take_paid(self, key: tuple[str | None, bytes]) -> str | None:
+    def _paid_before(self, keys: list[bytes], count: int) -> list[Any]:
+        """The answers of a batch that are there already, and None in place of the others."""
+        return [self._take_paid(key) for key in keys] or [None] * count
+
+    def _take_paid(self, key: bytes) -> Any:
         kept = self._paid.get(key)
         return kept.pop() if kept else None
 
-    def _keep_paid(self, keys: list[tuple[str | None, bytes]], answers: list[Any]) -> None:
+    def _keep_paid(self, keys: list[bytes], answers: list[Any]) -> None:
         self._paid.clear()
         for key, answer in zip(keys, answers, strict=False):
-            if isinstance(answer, str):
-                self._paid.setdefault(key, []).append(answer)
+            if answer is not None and not isinstance(answer, Exception):
+                # The program gets the answer as well, and may change what a child gave.
+                self._paid.setdefault(key, []).append(copy.deepcopy(answer))
 
     def _ask_others(self, wish: str | None, texts: list[bytes], answers: list[Any]) -> Exception | None:
         """Fill in the missing answers or exceptions. Returns why a request was refused; then no further one is made.
@@ -461,23 +482,42 @@ class Queries:
         return None
 
     def _recurse(
-        self, prompts: list[str], contexts: list[Any] | None, model: str | None, return_exceptions: bool
+        self, prompts: list[str], contexts: list[Any], model: str | None, return_exceptions: bool
     ) -> list[Any]:
         self._flush()
+        wish = _wish(model)
+        if len(prompts) > self._batch_max:
+            raise PolicyDenied(f"a batch has at most {self._batch_max} prompts", self._batch_max, len(prompts))
+        if contexts and len(contexts) != len(prompts):
+            raise TypeError(
+                f"a batch of child runs takes a context for each prompt, not {len(contexts)} for {len(prompts)}: "
+                "[context] * len(prompts) gives all of them the same"
+            )
         texts = [_text(prompt, "a prompt") for prompt in prompts]
-        given, others = _given(contexts or [], self._body_bytes_max)
-        _check_size("a request", sum(map(len, texts + others)), self._body_bytes_max)
-        if not texts:
-            return []
-        if len(texts) > self._batch_max or len(given) not in (0, len(texts)):
-            raise PolicyDenied(f"a batch has at most {self._batch_max} prompts, and a context for each or none")
-        fields = {"model": _wish(model), "prompts": [len(one) for one in texts], "contexts": given}
-        header, body = self._channel.request("recurse", fields, b"".join(texts + others))
-        raise_failure(header)
-        answers = self._answers(header, body)
-        if return_exceptions or not any(isinstance(answer, Exception) for answer in answers):
-            return answers
-        raise _with_answers(answers)
+        given = [_given(context, self._body_bytes_max) for context in contexts]
+        _check_size("a request", sum(map(len, texts)) + sum(len(text) for _, text in given), self._body_bytes_max)
+        keys: list[bytes] = []
+        if len(texts) > 1:
+            about = given or [({}, b"")] * len(texts)
+            keys = [_key(wish, text, *one) for text, one in zip(texts, about, strict=True)]
+        answers = self._paid_before(keys, len(texts))
+        return self._filled(keys, answers, return_exceptions, lambda: self._start_others(wish, texts, given, answers))
+
+    def _start_others(
+        self, wish: str | None, texts: list[bytes], given: list[tuple[dict[str, Any], bytes]], answers: list[Any]
+    ) -> Exception | None:
+        """As `_ask_others`, of child runs: all of them in one request."""
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        if not places:
+            return None
+        texts, given = [texts[place] for place in places], [given[place] for place in places if given]
+        fields = {"model": wish, "prompts": [len(one) for one in texts], "contexts": [said for said, _ in given]}
+        header, body = self._channel.request("recurse", fields, b"".join([*texts, *(text for _, text in given)]))
+        if header["op"] == "refused":
+            return as_exception(header["failure"])
+        for place, answer in zip(places, self._answers(header, body), strict=True):
+            answers[place] = answer
+        return None
 
     def _groups(self, texts: list[bytes]) -> list[list[bytes]]:
         """Split a batch so that each part fits in one frame."""
