@@ -555,6 +555,12 @@ async def _body(asking: Asking[Any, Any]) -> Any:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != route.media:
         raise Refused(f"send the body as {route.media}", code="route.media", headers={"accept": route.media})
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refused(
+            "send the body as it is, without `Content-Encoding`",
+            code="route.media",
+            headers={"accept-encoding": "identity"},
+        )
     most = asking.service.settings.body_bytes if route.body_bytes is None else route.body_bytes
     data = await _read_body(asking, most, asking.service.settings.body_s)
     if route.media != JSON:

@@ -241,17 +241,23 @@ def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar)
     assert ("MCP", "nobody", 401) in [(one.route, one.by, one.status) for one in requests(jar)]
 
 
-def test_metrics_are_for_whoever_may_read_them(service: Serving) -> None:
+def test_metrics_are_for_whoever_may_read_them_and_each_look_is_in_the_log(jar: Jar, service: Serving) -> None:
     with service.client() as admin, service.nobody() as stranger:
         admin.headers["prefer"] = "wait=60"
         assert admin.post("/v1/runs", json=ASKED).json()["state"]["state"] == "ok"
-        assert stranger.get("/metrics").status_code == 401
+        problem(stranger.get("/metrics"), 401, "access.missing")
         with service.client(service.key_of("runner", "acme")) as runner:
-            assert runner.get("/metrics").status_code == 403
+            told = problem(runner.get("/metrics"), 403, "access.forbidden")
+            assert told["detail"].endswith("ask with a key that allows it")
+        problem(admin.post("/metrics"), 405, "route.method")
         until(
             lambda: 'belljar_runs_total{kind="root",status="ok"} 1.0' in admin.get("/metrics").text,
             what="the run is counted",
         )
+        assert admin.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+        assert admin.head("/metrics").content == b""
+    asked = [(one.route, one.status, one.by[:4]) for one in requests(jar) if one.route == "GET /metrics"]
+    assert asked[:3] == [("GET /metrics", 401, "nobo"), ("GET /metrics", 403, "key:"), ("GET /metrics", 200, "key:")]
 
 
 def test_the_service_s_log_says_which_page_or_tool_was_asked_for(
