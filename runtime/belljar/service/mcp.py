@@ -79,6 +79,7 @@ _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "lan
 _STATUSES: Final = {
     "requests.tenant": 503,
     "service.busy": 503,
+    "service.draining": 503,
     "request.slow": 408,
     "request.values": 413,
     "route.method": 405,

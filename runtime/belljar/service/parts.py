@@ -109,9 +109,11 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
         within_s: how long the body may take, where nobody else looks at that.
 
     Yields:
-        What to receive with. It raises Busy: there is no room; Refused: the body takes too long (`request.slow`).
+        What to receive with. It raises Busy: there is no room, or the service ends; Refused: the body takes too long
+        (`request.slow`).
     """
-    until = None if within_s is None else asyncio.get_running_loop().time() + within_s
+    clock = asyncio.get_running_loop().time
+    until = None if within_s is None else clock() + within_s
     held, is_read = 0, False
 
     async def receiving() -> Message:
@@ -119,7 +121,7 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
         if is_read:
             return await receive()
         try:
-            async with asyncio.timeout_at(until):
+            async with service.patience(None if until is None else until - clock()):
                 message = await receive()
         except TimeoutError:
             raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None

@@ -23,10 +23,11 @@ What cannot be recorded is not answered: that is how the log has every request, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -89,6 +90,7 @@ COOKIE: Final = "belljar_session"
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
 _log = logging.getLogger("belljar.service")
 _CROWDED_AGAIN_S: Final = 1.0
+_STOPPED_AGAIN_S: Final = 5.0
 # Of a cookie that anybody may send.
 _OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -110,7 +112,7 @@ class Service:
     """What the handlers share.
 
     Attributes:
-        stopping: set when the service is to end; streams end then.
+        stopping: set by `stop`, when the service is to end; streams end then.
         strangers: counts what is asked from each address by nobody in particular.
         refusals: logs and counts what nobody in particular was refused.
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
@@ -143,6 +145,37 @@ class Service:
         self.observers: list[Callable[[str, int, float], None]] = []
         self.folders = desk.folders
         self._present: Counter[str] = Counter()
+        self._patience: set[asyncio.Timeout] = set()
+
+    def stop(self) -> None:
+        """The service ends: nobody who listens hears more, and nobody who still sends is waited for."""
+        self.stopping.set()
+        for limit in self._patience:
+            limit.reschedule(0)
+
+    @contextlib.asynccontextmanager
+    async def patience(self, within_s: float | None) -> AsyncIterator[None]:
+        """A block that waits for what a client sends, for so many seconds at most.
+
+        Raises:
+            TimeoutError: nothing came.
+            Busy: `service.draining`: the service ends.
+        """
+        try:
+            async with asyncio.timeout(0 if self.stopping.is_set() else within_s) as limit:
+                self._patience.add(limit)
+                try:
+                    yield
+                finally:
+                    self._patience.discard(limit)
+        except TimeoutError:
+            if self.stopping.is_set():
+                raise Busy(
+                    "the service is stopping: send it again in a moment",
+                    code="service.draining",
+                    retry_after_s=_STOPPED_AGAIN_S,
+                ) from None
+            raise
 
     def enter(self, tenant: Tenant | None) -> str | None:
         """Let a request of a tenant in. Returns what to `leave` with when its answer has left.
@@ -574,7 +607,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
     Raises:
         Refused: it is longer, or takes longer.
         InvalidInput: `request.values`: of JSON, it has too many values.
-        Busy: too much is held for others.
+        Busy: too much is held for others, or the service ends.
     """
     request = asking.request
     too_long = Refused(f"the body is longer than {most} bytes; send less", code="request.too_long")
@@ -583,7 +616,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
         raise too_long
     parts, size, values = [], 0, Values()
     try:
-        async with asyncio.timeout(within_s):
+        async with asking.service.patience(within_s):
             async for part in request.stream():
                 size += len(part)
                 if size > most:
