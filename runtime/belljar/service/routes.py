@@ -59,6 +59,7 @@ from belljar.service.values import Values, decode
 
 __all__ = [
     "COOKIE",
+    "IDEMPOTENCY",
     "JSON",
     "TRACEPARENT",
     "Answer",
@@ -88,6 +89,9 @@ JSON: Final = "application/json"
 COOKIE: Final = "belljar_session"
 # Of routes that begin a run.
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
+IDEMPOTENCY: Final = {
+    "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
+}
 _log = logging.getLogger("belljar.service")
 _CROWDED_AGAIN_S: Final = 1.0
 _STOPPED_AGAIN_S: Final = 5.0

@@ -85,6 +85,12 @@ def test_objects_are_closed_and_unions_have_discriminators() -> None:
     assert contexts["discriminator"]["propertyName"] == "kind"
 
 
+def test_every_route_that_orders_a_run_says_that_it_takes_a_key_for_it() -> None:
+    found = document(ROUTES)["paths"]
+    for path in ("/v1/runs", "/v1/messages", "/v1/chat/completions"):
+        assert "Idempotency-Key" in {one["name"] for one in found[path]["post"]["parameters"]}
+
+
 def test_patterns_are_what_every_reader_of_json_schema_takes_them_for() -> None:
     """`\\Z` is the end of a text for Python alone."""
     found = document(ROUTES)

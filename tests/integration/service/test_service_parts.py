@@ -105,6 +105,13 @@ def test_a_cookie_counts_for_the_api_only_where_a_page_of_ours_sends_it(service:
         assert client.post("/v1/runs", json=ASKED, headers=ours).status_code == 202
 
 
+def test_a_head_of_the_login_is_no_attempt_to_log_in(service: Serving) -> None:
+    with service.nobody() as stranger:
+        for _ in range(20):
+            answer = stranger.head("/login")
+            assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: Serving) -> None:
     with service.nobody() as stranger:
         answer = stranger.get("/runs")

@@ -20,7 +20,7 @@ from belljar.jobs import Asked, Busy, OrderState, RunState
 from belljar.service.encoding import encoded
 from belljar.service.listening import heard
 from belljar.service.problems import Unfit
-from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route
+from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Answer, Asking, Nothing, Route
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run, proof_of
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import ResultEvent, StreamEvent
@@ -274,11 +274,7 @@ ROUTES = (
         status=202,
         others={200: "It has ended while the client waited."},
         refuses=(404, 409, 413),
-        headers={
-            **_PREFER,
-            "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
-            **TRACEPARENT,
-        },
+        headers={**_PREFER, **IDEMPOTENCY, **TRACEPARENT},
         answer_headers={"Location": "The run."},
     ),
     Route(

@@ -14,7 +14,7 @@ from belljar.service import streams
 from belljar.service.front.asked import said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
-from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, own
+from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
 __all__ = [
@@ -220,7 +220,7 @@ ROUTES = (
         body=ChatAsked,
         answer=ChatCompletion,
         refuses=(404, 409, 502),
-        headers=TRACEPARENT,
+        headers={**IDEMPOTENCY, **TRACEPARENT},
         gives=("application/json", "text/event-stream"),
         faults=FAULTS,
     ),
