@@ -146,17 +146,16 @@ def test_an_upload_that_rests_too_long_is_swept(jar: Jar) -> None:
 
 
 def test_whoever_still_sends_when_the_service_ends_is_told_to_come_again_and_goes_on_from_there(jar: Jar) -> None:
-    with serving(jar, body_s=2 * PATIENCE_S) as service:
+    written = 2**20  # is written at once
+    with serving(jar, body_s=2 * PATIENCE_S) as service, closing(connected(service)) as order:
+        order.sendall(head(service, "POST /v1/runs", "content-type: application/json", "content-length: 9") + b"{")
         key = service.key_of("runner", "default")
-        with service.client() as admin:
-            place = begun(admin, length=100)
-            order = connected(service)
-            order.sendall(head(service, "POST /v1/runs", "content-type: application/json", "content-length: 9") + b"{")
-            upload = connected(service)
-            upload.sendall(announced(service, place, 100) + b"x" * 10)
-            until(lambda: sent(admin, place, 0, b"x").status_code == 423, what="the upload is taken")
-        service.end()
-        with closing(upload), closing(order):
+        with closing(connected(service)) as upload:
+            with service.client() as admin:
+                place = begun(admin, length=2 * written)
+                upload.sendall(announced(service, place, 2 * written) + b"x" * written)
+                until(lambda: offset_of(admin, place) == written, what="what came is written")
+            service.end()
             for opened in (upload, order):
                 told = b""
                 while piece := opened.recv(65536):
@@ -166,4 +165,4 @@ def test_whoever_still_sends_when_the_service_ends_is_told_to_come_again_and_goe
     records = [one.typed for one in jar.records() if isinstance(one.typed, HttpRequest)]
     assert [one.code for one in records].count("service.draining") == 2
     with serving(jar) as service, service.client(key) as runner:
-        assert offset_of(runner, place) == 10
+        assert offset_of(runner, place) == written
