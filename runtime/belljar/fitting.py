@@ -17,6 +17,7 @@ __all__ = ["Misfit", "misfit"]
 _PLACE: Final = re.compile(r"(?P<what>.*?) - at (?P<key>`key` in )?`(?P<place>\$[^`]*)`\Z", re.DOTALL)
 _STEP: Final = re.compile(r"\.(?P<field>\w+)|\[[^\]]*\]")
 _UNKNOWN: Final = "contains unknown field `"
+_PATTERN: Final = "matching regex"
 _MISSING: Final = re.compile(r"missing required field `(.*)`\Z")
 
 
@@ -58,13 +59,15 @@ def misfit(error: msgspec.ValidationError, kind: Any, *, table: str = "an object
         words: list[str | None] = []
     elif _UNKNOWN in what:
         words = [
-            f"one of {', '.join(field.encode_name for field in one.fields)}"
+            f"one of {', '.join(field.encode_name for field in one.fields)}" if one.fields else "nothing"
             for one in _plain(here)
             if isinstance(one, msgspec.inspect.StructType)
         ]
     else:
         words = list(dict.fromkeys(_words(one, table) for one in _plain(here)))
     fits = None if not words or None in words else ", or ".join(filter(None, words))
+    if fits is not None and _PATTERN in what:
+        what = "Expected `str` of another form"  # its words say more than the pattern
     return Misfit(what.replace("`", ""), place, missing[1] if missing else None, fits)
 
 
@@ -74,11 +77,11 @@ def _types(kind: Any) -> msgspec.inspect.Type:
 
 
 def _plain(found: list[msgspec.inspect.Type]) -> list[msgspec.inspect.Type]:
-    """The types themselves: of a union each that says something, and nothing around them."""
+    """The types themselves: of a union each that says something, and nothing around them but the form of a text."""
     plain: list[msgspec.inspect.Type] = []
     for one in found:
         if isinstance(one, msgspec.inspect.Metadata):
-            plain += _plain([one.type])
+            plain += [one] if _form(one) else _plain([one.type])
         elif isinstance(one, msgspec.inspect.UnionType):
             plain += _plain(list(one.types))
         elif not isinstance(one, msgspec.inspect.NoneType):
@@ -102,8 +105,17 @@ def _at(root: msgspec.inspect.Type, place: str) -> list[msgspec.inspect.Type]:
     return _plain(here)
 
 
+def _form(one: msgspec.inspect.Metadata) -> str | None:
+    """Of a text that has to match a pattern, what that means, if the type says it."""
+    if not isinstance(one.type, msgspec.inspect.StrType) or one.type.pattern is None:
+        return None
+    return (one.extra_json_schema or {}).get("description")
+
+
 def _words(one: msgspec.inspect.Type, table: str) -> str | None:
     match one:
+        case msgspec.inspect.Metadata():
+            return _form(one)
         case msgspec.inspect.LiteralType():
             return f"{'one of '[: 7 * (len(one.values) > 1)]}{', '.join(map(str, one.values))}"
         case msgspec.inspect.BoolType():

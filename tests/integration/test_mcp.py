@@ -21,7 +21,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from belljar.audit.events import HttpRequest
-from belljar.errors import PolicyDenied
+from belljar.errors import AuditUnavailable, PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Asked, Desk, DeskLimits, Order
@@ -116,8 +116,13 @@ def error_of(result: Any) -> dict[str, Any]:
     return found
 
 
-def calls(jar: Jar) -> list[HttpRequest]:
+def requests(jar: Jar) -> list[HttpRequest]:
     return [record.typed for record in jar.records() if isinstance(record.typed, HttpRequest)]
+
+
+def calls(jar: Jar) -> list[HttpRequest]:
+    """Without what a client asks before and after it calls a tool."""
+    return [one for one in requests(jar) if one.route not in ("MCP server/discover", "MCP tools/list")]
 
 
 def test_a_question_is_answered_and_its_progress_is_told(jar: Jar) -> None:
@@ -306,6 +311,48 @@ def test_bodies_are_bounded_and_half_characters_refused_on_the_wire(jar: Jar) ->
     assert half.status_code == 200
     assert "mcp.arguments" in half.text
     assert large.status_code == 413
+
+
+MESSAGES: dict[str, tuple[Any, int, tuple[str, int, str | None]]] = {
+    "a list": ({"id": 1, "method": "tools/list"}, 200, ("MCP tools/list", 200, None)),
+    "a sign of life": ({"id": 1, "method": "ping"}, 200, ("MCP ping", 200, None)),
+    "no such method": ({"id": 1, "method": "tools/burn"}, 200, ("MCP unknown", 422, "mcp.message")),
+    "a call of nothing": ({"id": 1, "method": "tools/call"}, 200, ("MCP unknown", 422, "mcp.message")),
+    "a notification": ({"method": "notifications/initialized"}, 202, ("MCP", 202, None)),
+    "no message": ({"id": 1}, 400, ("MCP", 400, "mcp.message")),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_whatever_is_no_call_of_a_tool_stands_in_the_log_too(jar: Jar, name: str) -> None:
+    message, status, record = MESSAGES[name]
+
+    async def work(address: str, _desk: Desk, _service: McpService) -> httpx2.Response:
+        headers = {"Authorization": "Bearer one", "Accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S, trust_env=False) as sending:
+            return await sending.post(address, json={"jsonrpc": "2.0", **message})
+
+    assert over_http(jar, work).status_code == status
+    (one,) = requests(jar)
+    assert (one.route, one.status, one.code) == record
+    assert (one.by, one.tenant) == ("key:one", "acme/one")
+
+
+@pytest.mark.parametrize("message", [{"id": 1, "method": "tools/list"}, {"method": "notifications/initialized"}])
+def test_what_cannot_be_logged_is_not_answered_and_no_reason_of_the_host_s_is_told(jar: Jar, message: Any) -> None:
+    async def work(address: str, desk: Desk, _service: McpService) -> httpx2.Response:
+        async def fails(_event: Any) -> None:
+            raise AuditUnavailable("no room in /srv/log")
+
+        desk.host.log = fails  # type: ignore[method-assign, assignment]
+        headers = {"Authorization": "Bearer one", "Accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S, trust_env=False) as sending:
+            return await sending.post(address, json={"jsonrpc": "2.0", **message})
+
+    answer = over_http(jar, work)
+    assert "something failed on our side" in answer.text
+    assert "/srv/log" not in answer.text
+    assert answer.status_code == (200 if "id" in message else 503)
 
 
 def test_nobody_gets_in_without_a_key(jar: Jar) -> None:

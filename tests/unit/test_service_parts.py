@@ -112,6 +112,7 @@ def test_a_quota_is_told_with_its_numbers_unless_they_are_somebody_elses() -> No
         ("acme/research is a tenant", "acme/research is a tenant"),
         ("GET /v1/runs lists them", "GET /v1/runs lists them"),
         ("1000/hour", "1000/hour"),
+        ("#/properties/age/type: not so", "#/properties/age/type: not so"),
         ("none at unix:///var/run/docker.sock: start it", "none at (a path of the host): start it"),
     ],
 )

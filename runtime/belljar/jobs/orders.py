@@ -79,7 +79,13 @@ _IDEM: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _CONTEXTS_MAX: Final = 64
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
-ContextName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+ContextName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
+        description="a name of at most 64 letters, digits and . _ - such as report.txt",
+    ),
+]
 
 
 class RegisteredContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="registered", tag_field="kind"):

@@ -42,9 +42,10 @@ FAULTS: Final[tuple[tuple[type[BelljarError], str, str], ...]] = (
     (GuestFault, "guest.fault", "the boxed program broke a rule, and was ended; change the program"),
 )
 _OUR_FAULT: Final = "something failed on our side; try again later, and name the request to whoever runs this service"
-# A path of this host: absolute, in whatever quotes. `/v1/...` is one of ours that everybody may know.
+# A path of this host: absolute, in whatever quotes. `/v1/...` is one of ours that everybody may know, and `#/...` leads
+# to a place in JSON.
 _PATH: Final = re.compile(
-    r"(?:file|unix|npipe)://[^\s'\"`,;:()<>]+|(?<![\w.:/<>-])~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+"
+    r"(?:file|unix|npipe)://[^\s'\"`,;:()<>]+|(?<![\w.:/<>#-])~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+"
 )
 _ELSEWHERE: Final = "(a path of the host)"
 _COMMAND: Final = re.compile(r"`belljar [^`]*`")

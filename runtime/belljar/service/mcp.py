@@ -33,9 +33,10 @@ from importlib import metadata
 from typing import Any, Final
 
 import msgspec
+from mcp import MCPError
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, ListToolsResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Described
 
 from belljar.audit.events import HttpRequest
@@ -55,6 +56,7 @@ from belljar.jobs import Busy, Desk
 from belljar.jobs.words import told_words
 from belljar.service.problems import retry_after, status_of
 from belljar.service.records import request_record
+from belljar.service.schemas import components
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
 from belljar.tasks import to_the_end
 
@@ -77,10 +79,15 @@ _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "lan
 _STATUSES: Final = {
     "requests.tenant": 503,
     "service.busy": 503,
+    "service.draining": 503,
     "request.slow": 408,
     "request.values": 413,
     "route.method": 405,
 }
+# What a client asks besides calling a tool, by which it is named in the log.
+_REQUESTS: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
+# In the scope of a request whose record is written where it is answered.
+_NOTED: Final = "belljar.noted"
 # How often who sent a call is looked at again.
 _PROOF_S: Final = 15.0
 # When a place may be free again: many calls take no longer.
@@ -191,7 +198,8 @@ class McpService:
             on_call_tool=call_tool,
             get_tool_input_schema=lambda _name: None,  # no argument of ours comes in a header
         )
-        server.middleware.clear()  # nobody here is told of it by OpenTelemetry but by our own spans
+        # Nothing of the SDK's own: nobody here is told of it by OpenTelemetry but by our own spans.
+        server.middleware[:] = [functools.partial(self._noted, caller_of)]
         return server
 
     async def aclose(self) -> None:
@@ -221,6 +229,37 @@ class McpService:
         if task.cancelled():
             return _failure(_Failed("our side", "mcp.stopping", "the service is stopping: ask again later", status=503))
         return task.result()
+
+    async def _noted(self, caller_of: Callable[[Any], Caller], context: Any, go_on: Callable[[Any], Any]) -> Any:
+        """Answer a request, and have it in the log before: a call of a tool does that itself. A notification has none.
+
+        Whatever fails is told in our words: the SDK would tell an error's own.
+        """
+        if context.request_id is None:
+            return await go_on(context)
+        if context.request is not None:
+            context.request.scope[_NOTED] = True
+        answer, status, failed = None, 200, None
+        try:
+            answer = await go_on(context)
+        except MCPError as error:
+            status, failed = 422, error
+        except ValueError:  # the SDK's own, as nothing of ours raises here
+            status, failed = 422, MCPError(code=INVALID_PARAMS, message="the parameters do not fit this method")
+        except Exception:
+            _log.exception("an MCP request failed")
+            status, failed = 500, MCPError(code=INTERNAL_ERROR, message=_GENERIC)
+        if failed is not None or context.method != "tools/call":
+            route = f"MCP {context.method}" if context.method in _REQUESTS else "MCP unknown"
+            code = None if failed is None else "mcp.message"
+            try:
+                await self._host.log(request_record(caller_of(context), route, status, code=code))
+            except BelljarError as error:
+                _log.error("an MCP request cannot be logged: %s: %s", type(error).__name__, error)
+                failed = MCPError(code=INTERNAL_ERROR, message=_GENERIC)
+        if failed is not None:
+            raise failed
+        return answer
 
     def _is_busy(self, caller: Caller) -> bool:
         """Whether there is no place for one more call of this caller's."""
@@ -340,7 +379,7 @@ class McpHttp:
             self._enter(scope, caller)
             if scope["method"] != "POST":
                 raise InvalidInput("tools are called by POST; there is no stream to listen on", code="route.method")
-            await self._manager.handle_request(scope, receive, send)
+            await self._manager.handle_request(scope, receive, self._noting(scope, caller, send))
         except Refusal as refusal:  # nothing of an answer has left: it is about how the request comes
             status = _STATUSES[refusal.code]
             await self._host.log(request_record(caller, "MCP", status, code=refusal.code))
@@ -348,6 +387,25 @@ class McpHttp:
             failed = _Failed("refused", refusal.code, str(refusal), retry_after_s=later, status=status)
             told = (b"allow", b"POST") if later is None else (b"retry-after", b"%d" % later)
             await _reply(send, status, failed, told)
+
+    def _noting(self, scope: Scope, caller: Caller, send: Send) -> Send:
+        """Sends an answer, and before its head what the log has of a message in which nobody found a request."""
+        is_over = False
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            nonlocal is_over
+            if message["type"] == "http.response.start" and message["status"] != 200 and _NOTED not in scope:
+                code = "mcp.message" if message["status"] >= 400 else None
+                try:
+                    await self._host.log(request_record(caller, "MCP", message["status"], code=code))
+                except BelljarError as error:
+                    _log.error("an MCP message cannot be logged: %s: %s", type(error).__name__, error)
+                    is_over = True
+                    await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
+            if not is_over:
+                await send(message)
+
+        return sending
 
 
 class _Latest:
@@ -499,7 +557,7 @@ def _described(name: str, tool: Tool, offer: Offer) -> Described:
 
 def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """A type's JSON Schema, an object at its root as the protocol wants it."""
-    (found,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    (found,), parts = components([kind], "#/$defs/{name}")
     name = found["$ref"].rpartition("/")[2]
     whole: dict[str, Any] = parts.pop(name)
     return {**whole, "$defs": parts} if parts else whole

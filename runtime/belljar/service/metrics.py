@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from belljar.audit import head
@@ -45,7 +45,7 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.signing import signed_size
-from belljar.errors import BelljarError, Refusal
+from belljar.errors import BelljarError
 from belljar.host import Host
 from belljar.ledger import Quota
 from belljar.service.provider_errors import code_of
@@ -63,10 +63,6 @@ _START_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 _LONG_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 _DIMENSIONS: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes", "cpu_ms", "wall_ms")
 _USD: Final = 1e9
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,67 +284,24 @@ class Metrics:
 
 
 class MetricsPage:
-    """An ASGI application that answers GET and HEAD of exactly one path, and nothing else.
+    """What is scraped: the same for all who come within `FRESH_S`."""
 
-    Args:
-        admit: asked for each request; a Refusal keeps it out with the status 401, or 403 where its code begins with
-            `access.forbidden`. None lets everybody in who gets here.
-    """
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        sources: Sources,
-        *,
-        path: str = "/metrics",
-        admit: Callable[[Scope], Awaitable[object]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, metrics: Metrics, sources: Sources, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._sources = sources
-        self._path = path
-        self._admit = admit
         self._clock = clock
         self._turn = asyncio.Lock()
         self._body = b""
         self._until = 0.0
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError("only HTTP comes here: mount it on a path")
-        if scope["path"] != self._path:
-            return await _reply(send, 404, b"")
-        if scope["method"] not in ("GET", "HEAD"):
-            return await _reply(send, 405, b"", (b"allow", b"GET, HEAD"))
-        if self._admit is not None:
-            try:
-                await self._admit(scope)
-            except Refusal as refusal:
-                if refusal.code.startswith("access.forbidden"):
-                    return await _reply(send, 403, b"")
-                return await _reply(send, 401, b"", (b"www-authenticate", b'Bearer realm="belljar"'))
-        body = await self.page()
-        return await _reply(send, 200, body, silent=scope["method"] == "HEAD")
-
-    async def page(self) -> bytes:
-        """What is scraped; the same for all who come within `FRESH_S`."""
+    async def read(self) -> bytes:
+        """The text, of the type `CONTENT_TYPE_LATEST`."""
         async with self._turn:
             if not self._body or self._clock() >= self._until:
                 reading = await self._sources.read()
                 self._body = await asyncio.to_thread(self._metrics.show, reading)
                 self._until = self._clock() + FRESH_S
             return self._body
-
-
-async def _reply(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], silent: bool = False) -> None:
-    headers = [
-        (b"content-type", CONTENT_TYPE_LATEST.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if silent else body})
 
 
 class _Bounded:

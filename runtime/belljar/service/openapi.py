@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-import msgspec
-
 from belljar.service.problems import MEDIA_TYPE, Problem
 from belljar.service.routes import JSON, Nothing, Route
+from belljar.service.schemas import components
 
 __all__ = ["PARTS", "document"]
 
@@ -94,8 +93,7 @@ class _Schemas:
 
     def __init__(self, kinds: Iterable[Any]) -> None:
         self._kinds = list(kinds)
-        found, self.components = msgspec.json.schema_components(self._kinds, ref_template=_REF)
-        self._found = list(found)
+        self._found, self.components = components(self._kinds, _REF)
 
     def of(self, kind: Any) -> dict[str, Any]:
         return self._found[next(n for n, one in enumerate(self._kinds) if one is kind or one == kind)]

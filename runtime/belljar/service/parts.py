@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
@@ -27,7 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 from belljar.access import Principal, Session, demand, permits
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable, BelljarError, Refusal
+from belljar.errors import AuditUnavailable, BelljarError
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
 from belljar.jobs import Busy, OrderState
@@ -40,7 +41,17 @@ from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.standing import errors_section, queue_section
 from belljar.service.provider_errors import ProviderErrors
 from belljar.service.records import address_of, request_record
-from belljar.service.routes import Asking, Refused, Route, Service, cookie_of, who_asks, whole_host
+from belljar.service.routes import (
+    Asking,
+    Nothing,
+    Refused,
+    Resource,
+    Route,
+    Service,
+    cookie_of,
+    who_asks,
+    whole_host,
+)
 from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
 from belljar.service.values import Values
@@ -98,9 +109,11 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
         within_s: how long the body may take, where nobody else looks at that.
 
     Yields:
-        What to receive with. It raises Busy: there is no room; Refused: the body takes too long (`request.slow`).
+        What to receive with. It raises Busy: there is no room, or the service ends; Refused: the body takes too long
+        (`request.slow`).
     """
-    until = None if within_s is None else asyncio.get_running_loop().time() + within_s
+    clock = asyncio.get_running_loop().time
+    until = None if within_s is None else clock() + within_s
     held, is_read = 0, False
 
     async def receiving() -> Message:
@@ -108,7 +121,7 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
         if is_read:
             return await receive()
         try:
-            async with asyncio.timeout_at(until):
+            async with service.patience(None if until is None else until - clock()):
                 message = await receive()
         except TimeoutError:
             raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None
@@ -287,16 +300,22 @@ def _metrics(traces: Sequence[Traces], service: Service) -> Extra:
     def sent() -> tuple[int, int]:
         return traces[0].counts() if traces else (0, 0)
 
-    async def admit(scope: Scope) -> None:
-        try:
-            principal = await _principal(service, "GET /metrics", scope)
-        except Refusal as refusal:
-            service.refusals.count(address_of(scope), request_record(None, "GET /metrics", 401, code=refusal.code))
-            raise
-        demand(principal, "metrics.read", None)
+    page = MetricsPage(metrics, HostSources(service.host, queue=queue, traces=sent))
 
-    page = MetricsPage(metrics, HostSources(service.host, queue=queue, traces=sent), admit=admit)
-    return Extra([StarletteRoute("/metrics", page)])
+    async def show(_: Asking[Nothing, None]) -> bytes:
+        return await page.read()
+
+    route = Route(
+        method="GET",
+        path="/metrics",
+        summary="Show metrics",
+        action="metrics.read",
+        owner=whole_host,
+        handler=show,
+        answer=bytes,
+        gives=(CONTENT_TYPE_LATEST,),
+    )
+    return Extra([StarletteRoute(route.path, Resource(service, route.path, [route]))])
 
 
 def _traces(telemetry: TelemetryTable, traces: list[Traces], service: Service) -> Extra:

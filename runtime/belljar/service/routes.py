@@ -23,9 +23,10 @@ What cannot be recorded is not answered: that is how the log has every request, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -44,7 +45,7 @@ from belljar.heavy import off_loop
 from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
-from belljar.jobs import Desk
+from belljar.jobs import Busy, Desk
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
@@ -57,6 +58,7 @@ from belljar.service.values import Values, decode
 
 __all__ = [
     "COOKIE",
+    "IDEMPOTENCY",
     "JSON",
     "TRACEPARENT",
     "Answer",
@@ -86,7 +88,11 @@ JSON: Final = "application/json"
 COOKIE: Final = "belljar_session"
 # Of routes that begin a run.
 TRACEPARENT: Final = {"traceparent": "W3C Trace Context: the span of the client's that the spans of the run are below."}
+IDEMPOTENCY: Final = {
+    "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
+}
 _log = logging.getLogger("belljar.service")
+_STOPPED_AGAIN_S: Final = 5.0
 # Of a cookie that anybody may send.
 _OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -108,7 +114,7 @@ class Service:
     """What the handlers share.
 
     Attributes:
-        stopping: set when the service is to end; streams end then.
+        stopping: set by `stop`, when the service is to end; streams end then.
         strangers: counts what is asked from each address by nobody in particular.
         refusals: logs and counts what nobody in particular was refused.
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
@@ -141,6 +147,38 @@ class Service:
         self.observers: list[Callable[[str, int, float], None]] = []
         self.folders = desk.folders
         self._places = Places(settings.connections)
+        self._patience: set[asyncio.Timeout] = set()
+
+    def stop(self) -> None:
+        """The service ends: nobody who listens hears more, and nobody who still sends is waited for."""
+        self.stopping.set()
+        for limit in self._patience:
+            if not limit.expired():
+                limit.reschedule(0)
+
+    @contextlib.asynccontextmanager
+    async def patience(self, within_s: float | None) -> AsyncIterator[None]:
+        """A block that waits for what a client sends, for so many seconds at most.
+
+        Raises:
+            TimeoutError: nothing came.
+            Busy: `service.draining`: the service ends.
+        """
+        try:
+            async with asyncio.timeout(0 if self.stopping.is_set() else within_s) as limit:
+                self._patience.add(limit)
+                try:
+                    yield
+                finally:
+                    self._patience.discard(limit)
+        except TimeoutError:
+            if self.stopping.is_set():
+                raise Busy(
+                    "the service is stopping: send it again in a moment",
+                    code="service.draining",
+                    retry_after_s=_STOPPED_AGAIN_S,
+                ) from None
+            raise
 
     def enter(self, scope: Scope, tenant: Tenant | None) -> None:
         """Let a request of a tenant in, until it has left (`leave`). The host's own are not counted.
@@ -540,6 +578,12 @@ async def _body(asking: Asking[Any, Any]) -> Any:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != route.media:
         raise Refused(f"send the body as {route.media}", code="route.media", headers={"accept": route.media})
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refused(
+            "send the body as it is, without `Content-Encoding`",
+            code="route.media",
+            headers={"accept-encoding": "identity"},
+        )
     most = asking.service.settings.body_bytes if route.body_bytes is None else route.body_bytes
     data = await _read_body(asking, most, asking.service.settings.body_s)
     if route.media != JSON:
@@ -553,7 +597,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
     Raises:
         Refused: it is longer, or takes longer.
         InvalidInput: `request.values`: of JSON, it has too many values.
-        Busy: too much is held for others.
+        Busy: too much is held for others, or the service ends.
     """
     request = asking.request
     too_long = Refused(f"the body is longer than {most} bytes; send less", code="request.too_long")
@@ -562,7 +606,7 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
         raise too_long
     parts, size, values = [], 0, Values()
     try:
-        async with asyncio.timeout(within_s):
+        async with asking.service.patience(within_s):
             async for part in request.stream():
                 size += len(part)
                 if size > most:

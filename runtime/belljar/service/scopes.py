@@ -27,7 +27,7 @@ TenantName = Annotated[
     Meta(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}\Z",
         max_length=512,
-        extra_json_schema={"pattern": r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}$"},
+        description="1 to 8 names of a-z 0-9 . _ - joined by '/', such as acme/research",
     ),
 ]
 Cursor = Annotated[str, Meta(min_length=1, max_length=700)]

@@ -147,7 +147,7 @@ async def _answer(
             await host.log(ServiceChanged(by=by, state="draining"))
             await _drain(service.desk, settings.drain_s, hurry)
         finally:
-            service.stopping.set()
+            service.stop()
             server.should_exit = True
             for task in (warming, sweeping, up):
                 task.cancel()

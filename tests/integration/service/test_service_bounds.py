@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import ssl
 import time
@@ -184,6 +185,12 @@ def test_what_is_no_json_is_refused(admin: Client, body: bytes) -> None:
     assert answer.json()["code"] in ("request.json", "request.invalid")
 
 
+def test_a_body_that_is_packed_is_refused_as_such(admin: Client) -> None:
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    told = problem(admin.post("/v1/policies/check", content=gzip.compress(b"{}"), headers=packed), 415, "route.media")
+    assert told["detail"] == "send the body as it is, without `Content-Encoding`"
+
+
 def test_what_does_not_fit_is_named_by_its_json_path(admin: Client) -> None:
     body = {"code": "1", "contexts": {"a": {"kind": "text", "text": 5}}}
     assert problem(admin.post("/v1/runs", json=body), 422, "request.invalid")["at"] == "$.contexts[...].text"
@@ -196,6 +203,15 @@ def test_what_does_not_fit_is_named_by_its_json_path(admin: Client) -> None:
         ("GET", "/v1/audit/consistency", None, "?old", "missing required field old, at ?old; send it, too"),
         ("GET", "/v1/runs?status=bogus", None, "?status", "'bogus', at ?status; send one of cancelling, queued, run"),
         ("GET", "/v1/runs?limit=0", None, "?limit", "at ?limit; send a number from 1 to 200"),
+        ("GET", "/v1/runs?tenant=ACME", None, "?tenant", "at ?tenant; send 1 to 8 names of a-z 0-9 . _ - joined by"),
+        (
+            "POST",
+            "/v1/runs",
+            {"contexts": {"a b": {}}},
+            "$.contexts",
+            "at $.contexts; send a name of at most",
+        ),
+        ("GET", "/livez?x=1", None, "?", "unknown field x, at ?; send nothing"),
         ("GET", "/v1/runs?limt=1", None, "?", "limt, at ?; send one of tenant, status, model, after, limit"),
         (
             "PATCH",

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 
 from belljar.service.api import ROUTES
+from belljar.service.mcp import _described
 from belljar.service.openapi import PARTS, document
 from belljar.service.routes import Nothing
+from belljar.service.tools import TOOLS, Offer
 from tests.examples import examples
 from tests.integration.service.support import Client, Serving, problem
 
@@ -81,6 +83,33 @@ def test_objects_are_closed_and_unions_have_discriminators() -> None:
     assert schemas["QuotaSet"]["additionalProperties"] is False
     contexts = schemas["RunAsked"]["properties"]["contexts"]["additionalProperties"]
     assert contexts["discriminator"]["propertyName"] == "kind"
+
+
+def test_every_route_that_orders_a_run_says_that_it_takes_a_key_for_it() -> None:
+    found = document(ROUTES)["paths"]
+    for path in ("/v1/runs", "/v1/messages", "/v1/chat/completions"):
+        assert "Idempotency-Key" in {one["name"] for one in found[path]["post"]["parameters"]}
+
+
+def test_patterns_are_what_every_reader_of_json_schema_takes_them_for() -> None:
+    """`\\Z` is the end of a text for Python alone."""
+    found = document(ROUTES)
+    tenant = found["components"]["schemas"]["QuotaSet"]["properties"]["tenant"]
+    assert tenant["pattern"].endswith("{0,7}$")
+    assert all(pattern.endswith("$") for pattern in _patterns(found))
+    described = [_described(name, tool, Offer(models={})) for name, tool in TOOLS.items()]
+    patterns = [pattern for one in described for pattern in _patterns([one.input_schema, one.output_schema])]
+    assert patterns
+    assert all(pattern.endswith("$") for pattern in patterns)
+
+
+def _patterns(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [found for one in value for found in _patterns(one)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["pattern"]] if isinstance(value.get("pattern"), str) else []
+    return own + [found for one in value.values() for found in _patterns(one)]
 
 
 @pytest.mark.slow("a dozen requests on every route")

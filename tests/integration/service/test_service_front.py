@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import anthropic
 import openai
@@ -86,6 +87,33 @@ def test_the_messages_api_streams_progress_as_thinking(service: Serving) -> None
     assert [block.type for block in message.content] == ["thinking", "text"]
     assert "Cell 1 runs." in str(message.content[0])
     assert (message.usage.output_tokens, message.stop_reason) == (10, "end_turn")
+
+
+def test_an_answer_that_was_streamed_is_sent_back_with_its_thinking_and_the_conversation_goes_on(
+    service: Serving,
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": f"{LONG}\n\nHow many?"}]
+    with claude(service) as client:
+        with client.messages.stream(model=MODEL, max_tokens=1000, messages=asked) as stream:
+            answer = stream.get_final_message()
+        assert [block.type for block in answer.content] == ["thinking", "text"]
+        asked += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": "Are you sure?"}]
+        again = client.messages.create(model=MODEL, max_tokens=1000, messages=asked)
+        asked += [{"role": "user", "content": [{"type": "thinking", "thinking": "mine", "signature": ""}]}]
+        with pytest.raises(anthropic.UnprocessableEntityError, match="only text"):
+            client.messages.create(model=MODEL, max_tokens=1000, messages=asked)
+    assert again.content[0].type == "text"
+    assert again.content[0].text == "2002 lines"  # of the message with the first question, which is all of the context
+
+
+def test_what_sdks_send_without_a_meaning_is_passed_over(service: Serving) -> None:
+    asked: list[Any] = [{"role": "user", "content": f"{LONG}\n\nHow many?"}]
+    with gpt(service) as other:
+        assert other.chat.completions.create(model=MODEL, messages=asked, stream=None, n=None).choices
+    with claude(service) as client:
+        preview = {"beta": "true"}
+        assert client.messages.create(model=MODEL, max_tokens=9, messages=asked, extra_query=preview).content
+        assert client.models.list(extra_query=preview).data == []
 
 
 def test_the_chat_completions_api_answers_over_a_long_message(service: Serving) -> None:
@@ -228,6 +256,8 @@ def test_what_an_answer_cannot_be_is_refused_and_not_passed_over(service: Servin
         assert caught.value.code == "front.choices"
         with pytest.raises(openai.UnprocessableEntityError, match="the answer is a text"):
             client.chat.completions.create(**asked, response_format={"type": "json_object"})  # type: ignore[call-overload]
+        with pytest.raises(openai.UnprocessableEntityError, match="no tools of its caller's"):
+            client.chat.completions.create(**asked, functions=[{"name": "x"}])  # type: ignore[call-overload]
         client.chat.completions.create(**asked, n=1, response_format={"type": "text"})  # type: ignore[call-overload]
     schema = {"type": "json_schema", "schema": {"type": "object"}}
     for more in ({"output_config": {"format": schema}}, {"output_format": schema}):

@@ -105,6 +105,13 @@ def test_a_cookie_counts_for_the_api_only_where_a_page_of_ours_sends_it(service:
         assert client.post("/v1/runs", json=ASKED, headers=ours).status_code == 202
 
 
+def test_a_head_of_the_login_is_no_attempt_to_log_in(service: Serving) -> None:
+    with service.nobody() as stranger:
+        for _ in range(20):
+            answer = stranger.head("/login")
+            assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: Serving) -> None:
     with service.nobody() as stranger:
         answer = stranger.get("/runs")
@@ -241,17 +248,23 @@ def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar)
     assert ("MCP", "nobody", 401) in [(one.route, one.by, one.status) for one in requests(jar)]
 
 
-def test_metrics_are_for_whoever_may_read_them(service: Serving) -> None:
+def test_metrics_are_for_whoever_may_read_them_and_each_look_is_in_the_log(jar: Jar, service: Serving) -> None:
     with service.client() as admin, service.nobody() as stranger:
         admin.headers["prefer"] = "wait=60"
         assert admin.post("/v1/runs", json=ASKED).json()["state"]["state"] == "ok"
-        assert stranger.get("/metrics").status_code == 401
+        problem(stranger.get("/metrics"), 401, "access.missing")
         with service.client(service.key_of("runner", "acme")) as runner:
-            assert runner.get("/metrics").status_code == 403
+            told = problem(runner.get("/metrics"), 403, "access.forbidden")
+            assert told["detail"].endswith("ask with a key that allows it")
+        problem(admin.post("/metrics"), 405, "route.method")
         until(
             lambda: 'belljar_runs_total{kind="root",status="ok"} 1.0' in admin.get("/metrics").text,
             what="the run is counted",
         )
+        assert admin.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+        assert admin.head("/metrics").content == b""
+    asked = [(one.route, one.status, one.by[:4]) for one in requests(jar) if one.route == "GET /metrics"]
+    assert asked[:3] == [("GET /metrics", 401, "nobo"), ("GET /metrics", 403, "key:"), ("GET /metrics", 200, "key:")]
 
 
 def test_the_service_s_log_says_which_page_or_tool_was_asked_for(

@@ -92,6 +92,11 @@ def test_a_run_is_exported_in_every_format(admin: Client, form: str) -> None:
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
+def test_a_client_says_in_any_case_and_in_any_of_several_headers_that_it_prefers_to_wait(admin: Client) -> None:
+    headers = [("Prefer", "respond-async"), ("Prefer", "Wait=60")]
+    assert admin.post("/v1/runs", json={"code": "FINAL(1)"}, headers=headers).json()["state"]["state"] == "ok"
+
+
 def test_the_same_key_makes_one_run(admin: Client) -> None:
     keyed = {**WAIT, "idempotency-key": "mine"}
     first = admin.post("/v1/runs", json={"code": "FINAL(1)"}, headers=keyed).json()

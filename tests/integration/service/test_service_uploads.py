@@ -10,8 +10,9 @@ from contextlib import closing
 import httpx2
 import pytest
 
-from tests.integration.service.support import Client, Serving, problem, serving
-from tests.integration.support import Jar, until
+from belljar.audit.events import HttpRequest
+from tests.integration.service.support import Client, Serving, connected, head, problem, serving
+from tests.integration.support import PATIENCE_S, Jar, until
 
 TUS = {"tus-resumable": "1.0.0"}
 TEXT = b"a line of some length\n" * 20_000
@@ -142,3 +143,26 @@ def test_an_upload_that_rests_too_long_is_swept(jar: Jar) -> None:
         place = begun(client)
         begun(client)  # whoever begins one sweeps
         problem(client.get(place), 404, "upload.unknown")
+
+
+def test_whoever_still_sends_when_the_service_ends_is_told_to_come_again_and_goes_on_from_there(jar: Jar) -> None:
+    written = 2**20  # is written at once
+    with serving(jar, body_s=2 * PATIENCE_S) as service, closing(connected(service)) as order:
+        order.sendall(head(service, "POST /v1/runs", "content-type: application/json", "content-length: 9") + b"{")
+        key = service.key_of("runner", "default")
+        with closing(connected(service)) as upload:
+            with service.client() as admin:
+                place = begun(admin, length=2 * written)
+                upload.sendall(announced(service, place, 2 * written) + b"x" * written)
+                until(lambda: offset_of(admin, place) == written, what="what came is written")
+            service.end()
+            for opened in (upload, order):
+                told = b""
+                while piece := opened.recv(65536):
+                    told += piece
+                assert b" 503 " in told
+                assert b'"code":"service.draining"' in told
+    records = [one.typed for one in jar.records() if isinstance(one.typed, HttpRequest)]
+    assert [one.code for one in records].count("service.draining") == 2
+    with serving(jar) as service, service.client(key) as runner:
+        assert offset_of(runner, place) == written

@@ -20,7 +20,7 @@ from belljar.jobs import Asked, Busy, OrderState, RunState
 from belljar.service.encoding import encoded
 from belljar.service.listening import heard
 from belljar.service.problems import Unfit
-from belljar.service.routes import TRACEPARENT, Answer, Asking, Nothing, Route
+from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Answer, Asking, Nothing, Route
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run, proof_of
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import ResultEvent, StreamEvent
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _WAIT_S_MAX: Final = 300
-_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII | re.IGNORECASE)
 _ID: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 # Of the event that says that there is no more. It is the largest number that an id may be.
 END_ID: Final = 10**15 - 1
@@ -144,7 +144,7 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
 
 async def _awaited(asking: Asking[Any, Any], run: str) -> OrderState:
     """A run's state: now, or when the client prefers to wait, once it has ended."""
-    match = _WAIT.search(asking.request.headers.get("prefer", ""))
+    match = _WAIT.search(",".join(asking.request.headers.getlist("prefer")))
     if match is None:
         return await asking.desk.get(run)
     return await ended(asking, run, min(int(match[1]), _WAIT_S_MAX))
@@ -274,11 +274,7 @@ ROUTES = (
         status=202,
         others={200: "It has ended while the client waited."},
         refuses=(404, 409, 413),
-        headers={
-            **_PREFER,
-            "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
-            **TRACEPARENT,
-        },
+        headers={**_PREFER, **IDEMPOTENCY, **TRACEPARENT},
         answer_headers={"Location": "The run."},
     ),
     Route(

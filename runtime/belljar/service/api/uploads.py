@@ -147,7 +147,7 @@ async def _take(service: Service, stream: Any, upload: str, offset: int) -> None
     try:
         try:
             while True:
-                async with asyncio.timeout(service.settings.body_s):
+                async with service.patience(service.settings.body_s):
                     part = await anext(stream, None)
                 if part is None:
                     break

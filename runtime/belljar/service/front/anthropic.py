@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,7 +13,7 @@ from belljar.service import streams
 from belljar.service.front.asked import said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
-from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, own
+from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Asking, Faults, Route, own
 from belljar.streaming import ResultEvent
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "MessageIn",
     "MessageOut",
     "MessagesAsked",
+    "MessagesQuery",
     "OutputConfig",
     "TextBlock",
     "Tokens",
@@ -40,6 +41,12 @@ _KINDS: Final = {
 }
 
 
+class MessagesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`beta` has no effect: clients of what is in preview send it with each request."""
+
+    beta: bool = False
+
+
 class TextBlock(msgspec.Struct, frozen=True):
     """A piece of a message. Only text can be asked about."""
 
@@ -50,7 +57,7 @@ class TextBlock(msgspec.Struct, frozen=True):
 class MessageIn(msgspec.Struct, frozen=True):
     """A message of the conversation."""
 
-    role: Annotated[str, Meta(pattern="^(user|assistant)$")]
+    role: Literal["user", "assistant"]
     content: str | list[TextBlock]
 
 
@@ -120,7 +127,7 @@ def _error(problem: Problem) -> ErrorOut:
 FAULTS: Final = Faults(ErrorOut, _error)
 
 
-async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
+async def _messages(asking: Asking[MessagesQuery, MessagesAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
@@ -141,7 +148,7 @@ async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     return MessageOut(id=f"msg_{run}", model=body.model, content=(TextBlock("text", answer_of(result)),), usage=usage)
 
 
-async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGenerator[bytes, None]:
+async def _streamed(asking: Asking[MessagesQuery, MessagesAsked], run: str) -> AsyncGenerator[bytes, None]:
     start = MessageOut(id=f"msg_{run}", model=asking.body.model, content=(), stop_reason=None, usage=Tokens(0, 0))
     yield _event("message_start", message=start)
     yield _event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""})
@@ -187,10 +194,11 @@ ROUTES = (
         action="run",
         owner=own,
         handler=_messages,
+        query=MessagesQuery,
         body=MessagesAsked,
         answer=MessageOut,
         refuses=(404, 409, 502),
-        headers=TRACEPARENT,
+        headers={**IDEMPOTENCY, **TRACEPARENT},
         gives=("application/json", "text/event-stream"),
         faults=FAULTS,
     ),

@@ -24,6 +24,8 @@ __all__ = ["Said", "asked", "said"]
 
 # A text up to this length is a question as a whole.
 _QUESTION_CHARS_MAX: Final = 4000
+# What stands beside the text of an answer: whoever goes on with a conversation sends it back.
+_BESIDE: Final = frozenset({"thinking", "redacted_thinking"})
 
 
 class _Piece(Protocol):
@@ -43,7 +45,7 @@ class Said(NamedTuple):
 
 
 def said(role: str, content: str | Sequence[_Piece], pieces: str) -> list[Said]:
-    """What a message says.
+    """What a message says. The thinking of an answer, which is the progress of its run, says nothing.
 
     Args:
         pieces: what the API calls the pieces of its content.
@@ -53,6 +55,8 @@ def said(role: str, content: str | Sequence[_Piece], pieces: str) -> list[Said]:
     """
     if isinstance(content, str):
         return [Said(role, content)]
+    if role == "assistant":
+        content = [piece for piece in content if piece.type not in _BESIDE]
     if any(piece.type != "text" for piece in content):
         raise InvalidInput(f"only text can be asked about: send {pieces} of the type text", code="front.content")
     return [Said(role, piece.text) for piece in content]

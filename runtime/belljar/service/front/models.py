@@ -25,10 +25,11 @@ _SINCE: Final = datetime.fromtimestamp(0, UTC)
 
 
 class ModelsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of the list: at most so many, behind the one with the id `after_id`."""
+    """A page of the list: at most so many, behind the one with the id `after_id`. `beta` has no effect."""
 
     limit: Annotated[int, Meta(ge=1, le=_LIMIT_MAX)] = _LIMIT_MAX
     after_id: Cursor | None = None
+    beta: bool = False
 
 
 class ModelOffered(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -14,7 +14,7 @@ from belljar.service import streams
 from belljar.service.front.asked import said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
-from belljar.service.routes import TRACEPARENT, Asking, Faults, Nothing, Route, own
+from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
 __all__ = [
@@ -46,7 +46,7 @@ class Part(msgspec.Struct, frozen=True):
 class ChatMessage(msgspec.Struct, frozen=True):
     """A message of the conversation."""
 
-    role: Annotated[str, Meta(pattern="^(system|developer|user|assistant)$")]
+    role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
 
 
@@ -71,9 +71,10 @@ class ChatAsked(msgspec.Struct, frozen=True):
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1000)]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[Any] = []
+    functions: list[Any] = []
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     response_format: ResponseFormat | None = None
 
@@ -139,8 +140,8 @@ FAULTS: Final = Faults(ChatError, _error)
 
 async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
-    if body.tools:
-        raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
+    if body.tools or body.functions:
+        raise InvalidInput("a run has no tools of its caller's: leave `tools` and `functions` out", code="front.tools")
     if body.n not in (None, 1):
         raise InvalidInput("a run gives one answer: leave `n` out, or ask as often", code="front.choices")
     if body.response_format is not None and body.response_format.type != "text":
@@ -219,7 +220,7 @@ ROUTES = (
         body=ChatAsked,
         answer=ChatCompletion,
         refuses=(404, 409, 502),
-        headers=TRACEPARENT,
+        headers={**IDEMPOTENCY, **TRACEPARENT},
         gives=("application/json", "text/event-stream"),
         faults=FAULTS,
     ),

@@ -280,7 +280,7 @@ class _Pages:
     # ---------------------------------------------------------------------------------------------------------- login
 
     async def login(self, request: Request) -> Response:
-        if request.method == "GET":
+        if request.method != "POST":
             return await self._shown(
                 request, None, "login.html.j2", "login", there=_local(request.query_params.get("next")), why=""
             )
