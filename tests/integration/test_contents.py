@@ -247,8 +247,8 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     assert (shown_code.code, "looking at" in shown_code.stdout) == (0, True)
     assert jar("audit", "content", run, code, "--json", env=extra).document["text"] == shown_code.stdout
     for wrong in (code[:-1], "0" * 64):
-        told = jar("audit", "content", run, wrong, env=extra)
-        assert (told.code, "no record of" in told.stderr) == (2, True)
+        answer = jar("audit", "content", run, wrong, env=extra)
+        assert (answer.code, "no record of" in answer.stderr) == (2, True)
     asked = jar("audit", "erase", run, env=extra)
     assert (asked.code, "say --yes" in asked.stderr) == (2, True)
     erased = jar("audit", "erase", run, "--yes", env=extra)
