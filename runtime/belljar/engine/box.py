@@ -101,7 +101,9 @@ _CELL_CPU_SHARE: Const = 1 / 2
 _CELL_CPU_SHARE_MIN: Const = 1 / 8
 # Doubling asks for as much again as there is: a MemoryError from half of the limit on is put down to the limit.
 _MEMORY_SHARE: Const = 0.5
-# An agent that fails with this much resident had nothing left to say why; address space ends before memory does.
+# With what a box of the jail ends whose agent failed. With this much resident it had nothing left to say why: address
+# space ends before memory does.
+_AGENT_FAILED: Const = 127
 _FULL_SHARE: Const = 0.75
 # The process's own clock and the box's figures have been seen 2 % apart.
 _CPU_SHARE: Const = 0.9
@@ -713,7 +715,7 @@ class Box:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
         # One that is slow to die of it is killed by us as well; what happened before this cell is not the cause.
         kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)
-        is_full = end.code and not end.killed and end.max_rss_bytes >= limits.memory_bytes * _FULL_SHARE
+        is_full = end.code == _AGENT_FAILED and end.max_rss_bytes >= limits.memory_bytes * _FULL_SHARE
         if (end.signal == signal.SIGKILL and kills > 0) or is_full:
             peak = end.max_rss_bytes if is_full else end.evidence.memory_peak_bytes
             met = Limit.of("limits.memory", limits.memory_bytes, peak)
