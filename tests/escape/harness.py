@@ -362,7 +362,8 @@ class Escapes:
         log = repr([record.data for record in outcome.records])
         self.canaries.check(outcome.text() + log)
         assert "ESCAPED" not in log
-        assert self.survivors() == []
+        left = self.survivors()
+        assert left == [], left
         assert devices() == self._devices
         assert outcome.records[0].event == "run.started"
         assert outcome.records[-1].event == "run.finished"

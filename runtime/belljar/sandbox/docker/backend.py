@@ -9,7 +9,7 @@
 
 If anything fails on the way, the container is removed. If this process is killed, its containers read the end of their
 standard input and end; the next start of a backend removes those that do not, by their label. What could not be removed
-because the daemon was away is removed when it is back, or at the latest when the backend is closed.
+is tried again, with growing pauses, and for the last time when the backend is closed.
 
 Everything slow happens in the background: containers for the pool are made ahead, dead ones are removed later.
 """
@@ -76,6 +76,9 @@ _REPORT_BYTES_MAX: Final = 65536
 # Where the daemon must be asked, its numbers are a second or two old; the process's own limit must not be faster.
 CPU_SPARE_S: Final = 4
 _CLOSE_S: Final = 60.0
+# Before a container that was not removed is tried again, longer each time: a busy daemon may fail to kill it at once.
+_AGAIN_S: Final = 0.5
+_AGAIN_MAX_S: Final = 30.0
 # Which backend of its creator a container belongs to.
 _BACKEND: Final = "belljar.backend"
 _NAMESPACES: Final = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -126,10 +129,9 @@ class Docker:
         self._filter = compile_filter(allowlist)
         self._fates = Fates(daemon, self._ours)
         self._uids = uids
-        # Containers that the daemon did not remove when asked, and their users.
-        self._owed: list[tuple[str, int]] = []
         self._pools = Pools(self._build_ahead)
         self._tasks: set[asyncio.Task[object]] = set()
+        self._closing = asyncio.Event()
         # The new names that the daemon was asked to give, by container, until it is removed.
         self._renames: dict[str, asyncio.Task[object]] = {}
 
@@ -212,6 +214,7 @@ class Docker:
 
     async def aclose(self) -> None:
         await self._pools.aclose()
+        self._closing.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         with contextlib.suppress(BoxFault):
@@ -227,9 +230,6 @@ class Docker:
     async def _build(self, spec: BoxSpec, about: Mapping[str, str], *, preload: bool) -> DockerBox:
         if await self._fates.listen():
             self._background(self._sweep())
-        owed, self._owed = self._owed, []
-        for one in owed:
-            self._background(self._remove(*one))
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
         uid = NOBODY if self._uids is None else self._uids.lease()
         order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
@@ -247,13 +247,18 @@ class Docker:
         return box
 
     async def _remove(self, container: str, uid: int) -> None:
-        """Remove it, and free its uid once nothing can run under it; a failure is retried with the next box."""
+        """Remove it, and free its uid once nothing can run under it; a failure is retried until this is closed."""
         # A daemon that renames a container while it removes it lists it ever after, though it is gone.
         if rename := self._renames.pop(container, None):
             await asyncio.wait([rename])
-        if not await bury(self._daemon, container):
-            self._owed.append((container, uid))
-        elif self._uids is not None:
+        pause = _AGAIN_S
+        while not await bury(self._daemon, container):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+                return  # whoever closes looks for all that is left
+            pause = min(pause * 2, _AGAIN_MAX_S)
+        if self._uids is not None:
             self._uids.release(uid)
 
     async def _create_from_image(self, name: str, order: _Order, about: Mapping[str, str]) -> str:

@@ -213,7 +213,7 @@ class DockerBox:
 
 
 async def bury(daemon: Daemon, container: str) -> bool:
-    """Kill it, if it lives, and remove it; return whether it is gone. If not, the next start of a backend retries."""
+    """Kill it, if it lives, and remove it; return whether it is gone."""
     try:
         await daemon.ask(daemon.client.remove_container, container, force=True, v=True, lane="end")
     except BoxFault as fault:
