@@ -33,6 +33,7 @@ from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
 from belljar.sandbox.uids import NOBODY
 from belljar.wire import Decoder, encode, guest_decoder
 from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_process_left, processes_below, until
+from tests.waiting import in_time
 
 T = TypeVar("T")
 
@@ -237,10 +238,12 @@ def test_a_dead_zygote_ends_its_boxes_at_once_and_the_next_start_makes_another(i
     async def body(jail: Jail) -> None:
         async with opened(jail) as talk:
             first = zygote_of(jail)
-            cell = asyncio.create_task(talk.execute(BUSY))
+            # A program that waits: one that is busy would end by its CPU time, too.
+            cell = asyncio.create_task(talk.execute("import time\ntime.sleep(1000)"))
             await asyncio.sleep(0.05)
             first.kill()
-            assert (await cell).status == "died"
+            async with in_time(HANG_S, "the box has ended"):
+                assert (await cell).status == "died"
             end = await talk.box.kill()
             assert (end.lost, end.killed) == (True, False)
         assert (await run_in(jail, "print(1)")).output == "1\n"
