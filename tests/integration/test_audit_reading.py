@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -109,6 +110,21 @@ def test_runs_are_listed_by_what_they_are(tmp_path: Path, options: list[str], li
     assert [line.split()[0] for line in ask(state, "ls", *options).stdout.splitlines()] == listed.split()
     found = json.loads(ask(state, "ls", *options, "--json").stdout)["runs"]
     assert [run["run"] for run in found] == listed.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--status", "eror"], "'eror' is not how a run ends"),
+        (["--tenant", "Acme"], "'Acme' is not a valid tenant name"),
+        (["--since", "yesterday"], "'yesterday' does not match the formats"),
+        (["--min-cost", "1 EUR"], "'1 EUR' is not a valid amount"),
+    ],
+)
+def test_what_no_run_can_be_is_refused_and_not_looked_for(tmp_path: Path, options: list[str], why: str) -> None:
+    refused = ask(write(tmp_path, RUNS), "ls", *options).exception
+    assert isinstance(refused, (click.BadParameter, InvalidInput))
+    assert why in str(refused)
 
 
 def test_only_where_it_must_the_list_looks_into_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -40,7 +40,7 @@ from belljar.cli.logged import may_be_unlogged, note_read, run_id
 from belljar.cli.output import counted, emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.exporting import FORMATS, Format, exported, open_kept
-from belljar.identity import BACKENDS
+from belljar.identity import BACKENDS, Tenant
 from belljar.keys import Keys
 from belljar.units import format_money, parse_money
 
@@ -77,6 +77,20 @@ class _Money(click.ParamType[int]):
             self.fail(f"{value!r} is not a valid amount in USD; use one such as 0.50", param, ctx)
 
 
+class _Status(click.ParamType[str]):
+    """How a run ended, or that it has not."""
+
+    name = "status"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from belljar.engine import Status  # the engine, which no other command here needs
+
+        known = (*get_args(Status), "abandoned", UNFINISHED)
+        if value not in known:
+            self.fail(f"{value!r} is not how a run ends; use one of {', '.join(known)}", param, ctx)
+        return str(value)
+
+
 @click.group()
 def audit() -> None:
     """Read and check the audit log."""
@@ -88,7 +102,12 @@ for _command in (proving.verify_, proving.receipt, proving.checkpoint, proving.r
 
 @audit.command()
 @click.option("--tenant", metavar="T", help="Only runs of this tenant, and of those below it.")
-@click.option("--status", metavar="STATUS", help="Only runs that ended so: ok, error, quota, ..., or `unfinished`.")
+@click.option(
+    "--status",
+    type=_Status(),
+    metavar="STATUS",
+    help="Only runs that ended so: ok, error, quota, ..., or `unfinished`.",
+)
 @click.option("--model", metavar="NAME", help="Only runs of this model, or that asked it.")
 @click.option(
     "--since", type=_TIME, metavar="TIME", help="Only runs that began then or later: 2026-11-28[T12:30:00], UTC."
@@ -115,7 +134,7 @@ def ls(
 ) -> None:
     """List the runs in the log, oldest first: all, or those that every option lets pass."""
     wanted = Wanted(
-        tenant=tenant,
+        tenant=None if tenant is None else Tenant(tenant),
         status=status,
         model=model,
         since_ns=_nanoseconds(since),
