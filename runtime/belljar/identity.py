@@ -12,7 +12,8 @@ started the next::
     20261128T120000-5f0c1d9a7b3e.00002            the second run that this one started
     20261128T120000-5f0c1d9a7b3e.00002.00001      and the first that that one started
 
-So an id gives its parent and depth, and sorted ids list the tree in the order in which it grew.
+So an id gives its parent and depth, and sorted ids list the tree in the order in which it grew. All that is below a
+run or a tenant lies between two texts, with nothing else, so that an index finds it: `runs_below`, `tenants_below`.
 
 A run may also be part of what its caller does: a `TraceParent` names the span of the caller's that it is below.
 """
@@ -39,6 +40,8 @@ __all__ = [
     "RunId",
     "Tenant",
     "TraceParent",
+    "runs_below",
+    "tenants_below",
 ]
 
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
@@ -143,6 +146,16 @@ class RunId(str):
     def depth(self) -> int:
         """How many runs are above it: 0 for a root."""
         return self.count(".")
+
+
+def tenants_below(tenant: str) -> tuple[str, str]:
+    """Between these two, in the order of characters, are the tenants below `tenant`: '0' comes right behind '/'."""
+    return f"{tenant}/", f"{tenant}0"
+
+
+def runs_below(run: str) -> tuple[str, str]:
+    """Between these two, in the order of characters, are the ids of the runs below `run`: '/' comes behind '.'."""
+    return f"{run}.", f"{run}/"
 
 
 class TraceParent(NamedTuple):

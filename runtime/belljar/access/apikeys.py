@@ -47,7 +47,7 @@ from belljar.access.roles import Principal, check_scope, grants, permits
 from belljar.audit import AuditLog
 from belljar.audit.events import AccessChanged
 from belljar.errors import AccessDenied, AccessForbidden, AuditUnavailable, InvalidInput
-from belljar.identity import ROLES, Role, Tenant
+from belljar.identity import ROLES, Role, Tenant, tenants_below
 from belljar.journal import Ask, Draft, Job, Journal
 from belljar.journal.tables import API_KEYS, ApiKeyRow
 
@@ -445,8 +445,8 @@ def listed(
 
 
 def _subtree(tenant: str) -> tuple[str, str, str]:
-    """What `_WITHIN` asks for: a tenant and those below it, as behind the slash comes the zero. Below "" is none."""
-    return str(tenant), f"{tenant}/", f"{tenant}0"
+    """What `_WITHIN` asks for: a tenant and those below it. Below "" is none."""
+    return str(tenant), *tenants_below(tenant)
 
 
 def _secret(now: float) -> tuple[str, str, bytes]:

@@ -112,15 +112,6 @@ class Sessions:
             principal = await self._keys.check_id(body.name.removeprefix(_OF_KEY))
         return self._session(principal, value, body.until)
 
-    def check_form(self, session: Session, word: str) -> None:
-        """Refuse a form that does not carry the session's word.
-
-        Raises:
-            AccessDenied: `access.form`.
-        """
-        if not hmac.compare_digest(session.csrf.encode(), word.encode("utf-8", "replace")):
-            raise AccessDenied("this form belongs to another session: load its page again", code="access.form")
-
     def _body(self, value: str) -> _Body | None:
         match = _FORM.fullmatch(value) if len(value) <= _VALUE_CHARS_MAX else None
         if match is None or not hmac.compare_digest(self._mac(match[1]).encode(), match[2].encode()):

@@ -28,7 +28,7 @@ from belljar.audit.events import ContentsErased
 from belljar.audit.log import AuditLog
 from belljar.audit.source import UNREADABLE, Log, open_source
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
-from belljar.identity import Tenant
+from belljar.identity import Tenant, runs_below, tenants_below
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.schema import SqliteError
 from belljar.journal.tables import CONTENT_KEYS, CONTENTS, RUNS, ContentKeyRow
@@ -45,7 +45,6 @@ _WAIT_S: Final = 0.05
 _LOOK_S: Final = 600.0
 
 _log = logging.getLogger("belljar")
-# '/' is what comes after '.', and '0' after '/'.
 _OF_RUN: Final = """SELECT run FROM content_keys
     WHERE wrapped IS NOT NULL AND (run = ? OR (run > ? AND run < ?)) ORDER BY run"""
 _OF_TENANT: Final = """SELECT run FROM content_keys WHERE wrapped IS NOT NULL
@@ -62,12 +61,12 @@ _BODIES: Final = "SELECT digest, part FROM contents WHERE run = ? LIMIT ?"
 
 async def of_run(journal: Journal, run: str) -> list[str]:
     """The run, and those below it, of which contents are kept."""
-    return await _asked(journal, _OF_RUN, run, f"{run}.", f"{run}/")
+    return await _asked(journal, _OF_RUN, run, *runs_below(run))
 
 
 async def of_tenant(journal: Journal, tenant: Tenant) -> list[str]:
     """The runs of a tenant, and of those below it, of which contents are kept."""
-    return await _asked(journal, _OF_TENANT, str(tenant), f"{tenant}/", f"{tenant}0")
+    return await _asked(journal, _OF_TENANT, str(tenant), *tenants_below(tenant))
 
 
 async def due(journal: Journal, runs_max: int) -> list[str]:

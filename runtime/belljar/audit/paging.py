@@ -15,6 +15,7 @@ from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.audit.read import Record, parse
 from belljar.audit.source import Log, Source, open_source, reading
 from belljar.errors import VerificationFailed
+from belljar.identity import runs_below
 
 __all__ = ["Pages", "open_pages"]
 
@@ -71,7 +72,7 @@ class Pages:
         begun = self._source.ask("SELECT min(seq) FROM records WHERE run = ?", run)[0][0]
         if begun is None:
             return []
-        found = self._source.ask(_TREE, max(seq, begun - 1), run, f"{run}.", f"{run}/", limit)
+        found = self._source.ask(_TREE, max(seq, begun - 1), run, *runs_below(run), limit)
         return [_parsed(*row) for row in found]
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

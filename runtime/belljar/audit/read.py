@@ -28,6 +28,7 @@ from belljar.audit.events import (
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.audit.source import Log, Row, Source, looked_at, open_source, reading
 from belljar.errors import InvalidInput, VerificationFailed
+from belljar.identity import runs_below
 
 __all__ = [
     "OTHER_RUN",
@@ -50,7 +51,7 @@ _LOOKED_AT_MAX = 20_000
 # Of a record whose column names another run than its bytes; continues "record 7".
 OTHER_RUN = "is stored under another run than it names"
 
-# Of a run and those below it; behind the dot comes the slash.
+# Of a run and those below it.
 _MARKS = """SELECT seq FROM (
     SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM records WHERE run = ? OR (run > ? AND run < ?)
     ) AS numbered WHERE (place - 1) % ? = 0 ORDER BY seq"""
@@ -249,7 +250,7 @@ def marks_below(log: Log, run: str, every: int) -> list[int]:
     with reading(open_source(log)) as source:
         if source.below(run) is None:
             return [1]
-        return [row[0] for row in source.ask(_MARKS, run, f"{run}.", f"{run}/", every)]
+        return [row[0] for row in source.ask(_MARKS, run, *runs_below(run), every)]
 
 
 def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:

@@ -23,6 +23,7 @@ from belljar.audit.checkpoint import NOTE_BYTES_MAX
 from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.identity import runs_below
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
@@ -229,7 +230,7 @@ class _File:
 
 def _below(source: Source, run: str) -> list[str]:
     """Looked up in the index of runs. A name of what belongs to no run may begin as a run's id does."""
-    found = source.ask(_BELOW, run, f"{run}.", f"{run}/")  # behind the dot comes the slash
+    found = source.ask(_BELOW, run, *runs_below(run))
     return [row[0] for row in found if row[0] == run or row[0] not in HOST_RUNS]
 
 

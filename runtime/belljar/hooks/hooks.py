@@ -34,7 +34,7 @@ from belljar.access import Principal, demand, permits
 from belljar.audit import AuditLog
 from belljar.audit.events import HookChanged, HookDelivered
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
-from belljar.identity import Tenant
+from belljar.identity import Tenant, tenants_below
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.tables import DELIVERIES, HOOKS, DeliveryRow, HookRow
 from belljar.keys import Keys
@@ -129,7 +129,7 @@ class Hooks:
             first = row.tenant.partition("/")[0]
             held = draft.query(
                 "SELECT count(*) FROM hooks WHERE tenant = ? OR (tenant > ? AND tenant < ?)",
-                *(first, f"{first}/", f"{first}0"),
+                *(first, *tenants_below(first)),
             )[0][0]
             if held >= HOOKS_MAX:
                 raise InvalidInput(
@@ -148,7 +148,7 @@ class Hooks:
         """The hooks of a tenant and of all below it, or of all, by tenant; at most 10,000."""
         where, values = "", []
         if tenant is not None:
-            where, values = "WHERE tenant = ? OR (tenant > ? AND tenant < ?)", [tenant, f"{tenant}/", f"{tenant}0"]
+            where, values = "WHERE tenant = ? OR (tenant > ? AND tenant < ?)", [tenant, *tenants_below(tenant)]
         statement = f"SELECT {', '.join(HOOKS.columns)} FROM hooks {where} ORDER BY tenant, id LIMIT 10000"  # noqa: S608
         found = await self.do(lambda draft: draft.query(statement, *map(str, values)))
         return [_info(HOOKS.unpack(row)) for row in found]

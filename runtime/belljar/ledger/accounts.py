@@ -36,7 +36,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId, Tenant, runs_below
 from belljar.journal.draft import Ask, Draft, Job
 from belljar.journal.tables import (
     BOOKS,
@@ -678,14 +678,9 @@ _OPEN_OF_RUN: Final = " UNION ALL ".join(
 )
 
 
-def _below(run: RunId) -> tuple[str, str]:
-    """Between which two ids those of all runs below it are: '/' comes right behind '.'."""
-    return f"{run}.", f"{run}/"
-
-
 def _open_of(draft: Draft, run: RunId) -> tuple[list[str], list[RunId]]:
     """The open reservations of a run, and the open runs below it, each before those below it in turn."""
-    found = draft.query(_OPEN_OF_RUN, run, run, *_below(run))
+    found = draft.query(_OPEN_OF_RUN, run, run, *runs_below(run))
     return [name for name, is_run in found if not is_run], [_stored(RunId, name) for name, is_run in found if is_run]
 
 
@@ -752,7 +747,7 @@ def _abandoned(draft: Draft, run: RunId) -> Abandoned:
     for dispatched, so_far, by_children in zip(_DISPATCHED, _USED, _USED_BELOW, strict=True):
         charged += (*map(int, draft.query(dispatched, run)[0][:-1]), 0)  # nothing of the gauge
         own = map(int, draft.query(so_far, run_account(run))[0])
-        theirs = map(int, draft.query(by_children, *_below(run), len(run) + 2)[0])
+        theirs = map(int, draft.query(by_children, *runs_below(run), len(run) + 2)[0])
         used += tuple(map(operator.sub, own, theirs))
     return Abandoned(run, Amounts(*charged), Amounts(*map(operator.add, charged, used)))
 
