@@ -450,11 +450,11 @@ class Host:
             if answer_type is not None:
                 AnswerType(answer_type)
             documents = {name: await asyncio.to_thread(self._contexts.of(tenant).find, name) for name in references}
-        asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
+        asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1, boxes=1)
         if (root := found[0]) is not None:
             cost = self._prices.of(root).bound(root.name, 1, 1)
-            one_call = {"calls": 1, "input_tokens": 1, "output_tokens": 1, "cost_nanousd": min(1, cost)}
-            asked = msgspec.structs.replace(asked, **one_call)
+            one_call = {"calls": 1, "calls_in_flight": 1, "input_tokens": 1, "output_tokens": 1}
+            asked = msgspec.structs.replace(asked, **one_call, cost_nanousd=min(1, cost))
         ledger, _ = self._writers()
         of_policy = tenant_limits(terms.policy.quota.tenant)
         admission = ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now())

@@ -313,6 +313,27 @@ def test_a_quota_refuses_as_it_is_and_names_itself(jar: Jar, place: Path | str) 
     drive(go())
 
 
+def test_what_is_held_at_once_refuses_only_what_could_never_be_had(jar: Jar, place: Path | str) -> None:
+    async def go() -> None:
+        gate = Gate()
+        async with desk_of(jar, place, models=[gate.model]) as desk:
+            await desk.host.quotas.set("acme", "total", calls_in_flight=1, boxes=2)
+            asked = Asked(question="?", model="scripted:gated", contexts=HELLO)
+            first = await desk.submit(asked, tenant=ACME, by="a")
+            await until(lambda: gate.asked)
+            # Its turn may come when the first has ended.
+            second = await desk.submit(asked, tenant=ACME, by="a")
+            await desk.host.quotas.set("acme", "total", calls_in_flight=0)
+            with pytest.raises(QuotaExceeded) as caught:
+                await desk.submit(asked, tenant=ACME, by="a")
+            assert caught.value.code == "quota.tenant.calls_in_flight"
+            gate.open.set()
+            for one in (first, second):
+                await desk.wait(one.run, PATIENCE_S)
+
+    drive(go())
+
+
 def test_an_order_that_cannot_start_when_its_turn_comes_is_refused(jar: Jar, place: Path | str) -> None:
     async def go() -> None:
         gate = Gate()

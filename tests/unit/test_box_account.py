@@ -251,6 +251,15 @@ def test_boxes_at_once_are_bounded_and_come_back() -> None:
     with_ledger(body)
 
 
+def test_what_no_waiting_helps_is_not_told_to_wait() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await limit(ledger, boxes=0)
+        with pytest.raises(QuotaExceeded, match=r"has 0 boxes .*; ask for less or raise the limit"):
+            await Boxed(ledger).begin()
+
+    with_ledger(body)
+
+
 def test_a_dead_owners_box_comes_back_and_its_portion_is_charged() -> None:
     async def body(ledger: OwnLedger) -> None:
         await Boxed(ledger).begin()

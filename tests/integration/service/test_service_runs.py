@@ -191,6 +191,12 @@ def test_whoever_goes_away_is_not_waited_for(service: Serving) -> None:
     assert len(service.host.live()) == 1
 
 
+def test_who_may_have_no_box_at_all_is_told_so_at_once(admin: Client) -> None:
+    admin.patch("/v1/quotas", json={"tenant": "acme", "limits": {"total": {"boxes": 0}}})
+    told_ = problem(admin.post("/v1/runs", json={"code": "FINAL(1)", "tenant": "acme"}), 429, "quota.tenant.boxes")
+    assert (told_["level"], told_["limit"], told_["held"]) == ("acme", 0, 0)
+
+
 def test_a_quota_that_is_met_says_which_and_until_when(admin: Client) -> None:
     admin.patch("/v1/quotas", json={"tenant": "acme", "limits": {"day": {"wall_ms": 0}}})
     answer = admin.post("/v1/runs", json={"code": "FINAL(1)", "tenant": "acme"}, headers=WAIT)
