@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from belljar import ModelFailed, ModelRequest, Runtime
@@ -144,6 +144,7 @@ def test_the_log_has_all_that_a_program_was_given_and_all_that_was_sent(
 
         @settings(max_examples=examples(60), database=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(_cell, min_size=1, max_size=3))
+        @example([["print(len(context[7:300_000]))"]])
         def check(cells: list[list[str]]) -> None:
             served.clear()
             model.requests.clear()

@@ -124,7 +124,9 @@ class _Story:
 
     def failing(self) -> list[Step]:
         """A call that fails, one that is denied, and a request that is refused."""
-        refused = Limit(code="quota.calls", limit=100, observed=101, scope="acme", period="day", used=90, held=10)
+        # Where there is a foreign text, it may be a code, too: that of somebody else's log.
+        code = "quota.calls" if len(self._words) == 1 else f"quota.{self._words[-1][:500]}"
+        refused = Limit(code=code, limit=100, observed=101, scope="acme", period="day", used=90, held=10)
         return [
             self.query(self._run, self.say(1), None, outcome="failed", error=f"overloaded: {self.say(2)}"),
             self.query(self._run, self.say(2), None, outcome="denied", denied=refused),
