@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from belljar import Result, Runtime
 from belljar.broker.answer import check_answer
@@ -265,7 +266,9 @@ def test_cells_of_a_neighbour_come_and_go_while_an_answer_is_checked(jar: Jar, m
 
 def test_the_bytes_of_open_requests_are_bounded_by_the_policy(jar: Jar) -> None:
     """Requests of 15 MB of which none is answered: ten threads, and 24 frames of a program that does not wait."""
-    wire, models = LIMITS.wire, LIMITS.models
+    wire = replace(LIMITS.wire, in_flight_bytes_max=LIMITS.wire.body_bytes_max)
+    models = replace(LIMITS.models, parallel_max=2)
+    policy = replace(LIMITS, wire=wire, models=models)
     threads = """
 import threading, time
 batch = ["\\U0001F600" + "x" * 1_000_000] * 15
@@ -285,7 +288,7 @@ time.sleep(1)
             await asyncio.sleep(600)
 
     async def main() -> list[tuple[Result, int]]:
-        async with Runtime(state=jar.at, language="python") as runtime:
+        async with Runtime(policy, state=jar.at, language="python") as runtime:
             await runtime.execute("1")
             seen = []
             for number, code in enumerate((threads, frames)):
@@ -296,8 +299,9 @@ time.sleep(1)
             return seen
 
     # Bodies; the texts of prompts that are on their way to a model, four bytes a character; a frame being read, twice.
+    # Half as much again for what the allocator has not given back. All of them would be 150 MB, and 360.
     texts = models.parallel_max * 4 * models.prompt_bytes_max
     most = wire.in_flight_bytes_max + texts + 2 * wire.body_bytes_max
     for result, grown in asyncio.run(main()):
         assert result.status == "ok", result.error
-        assert grown < most
+        assert grown < 1.5 * most
