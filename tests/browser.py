@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 __all__ = ["PATIENCE_MS", "Seen", "Unavailable", "chromium", "opened"]
 
@@ -69,7 +70,10 @@ def opened(browser: Browser, file: Path, *, width: int = 1280, **options: Any) -
         seen = Seen(page)
         page.goto(file.as_uri())
         if options.get("java_script_enabled", True):
-            page.wait_for_selector("html[data-ready]", state="attached")
+            try:
+                page.wait_for_selector("html[data-ready]", state="attached")
+            except PlaywrightTimeout:
+                raise AssertionError("the script of the page has not come to its end") from None
         yield page, seen
     finally:
         context.close()
