@@ -482,6 +482,30 @@ def test_a_user_is_free_again_when_its_box_is_gone_and_not_before(docker_host: s
     with_docker(daemon, image, body)
 
 
+def test_a_backend_is_closed_when_its_containers_are_gone_though_they_were_not_removed_at_once(
+    docker_host: str, image: Image, client: docker.APIClient
+) -> None:
+    class Busy(Daemon):
+        """Fails to remove what it is asked to, a few times."""
+
+        failures = 3
+
+        async def ask(self, call: Callable[..., T], *arguments: Any, lane: Lane = "ask", **options: Any) -> T:
+            if call == self.client.remove_container and self.failures:
+                self.failures -= 1
+                raise BoxFault("it could not be killed")
+            return await super().ask(call, *arguments, lane=lane, **options)
+
+    async def body(backend: Docker) -> str:
+        await (await backend.start(SPEC)).kill()
+        return backend._ours
+
+    daemon = Busy(docker_host)
+    ours = with_docker(daemon, image, body)
+    assert daemon.failures == 0
+    assert client.containers(all=True, filters={"label": ours}) == []
+
+
 # ----------------------------------------------------------------------------------------------------------------- swap
 
 

@@ -217,8 +217,10 @@ class Docker:
         self._closing.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
-        with contextlib.suppress(BoxFault):
-            await self._bury_all(await self._found(self._ours))
+        with contextlib.suppress(BoxFault, TimeoutError):  # it is away; the next start finds what is left
+            async with asyncio.timeout(_CLOSE_S):
+                while not await self._bury_all(await self._found(self._ours)):  # noqa: ASYNC110 (the daemon tells nobody)
+                    await asyncio.sleep(_AGAIN_S)
         self._fates.close()
         self._daemon.close()
         if self._uids is not None:
@@ -467,8 +469,8 @@ class Docker:
         client = self._daemon.client
         return list(await self._daemon.ask(client.containers, all=True, filters={"label": label}))
 
-    async def _bury_all(self, found: Iterable[Mapping[str, Any]]) -> None:
-        await asyncio.gather(*(bury(self._daemon, one["Id"]) for one in found))
+    async def _bury_all(self, found: Iterable[Mapping[str, Any]]) -> bool:
+        return all(await asyncio.gather(*(bury(self._daemon, one["Id"]) for one in found)))
 
     def _background(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task: asyncio.Task[object] = asyncio.create_task(work)
