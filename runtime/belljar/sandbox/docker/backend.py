@@ -43,7 +43,7 @@ from belljar.sandbox.base import (
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.box import DockerBox, bury
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
-from belljar.sandbox.docker.daemon import Daemon, NotThere
+from belljar.sandbox.docker.daemon import Daemon, NotThere, Taken
 from belljar.sandbox.docker.fates import Fates
 from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
 from belljar.sandbox.docker.options import (
@@ -70,7 +70,7 @@ BackendName = Literal["docker", "gvisor"]
 
 _RUNTIMES: Final[dict[BackendName, RuntimeName]] = {"docker": "runc", "gvisor": "runsc"}
 _LENGTH: Final = struct.Struct("!I")
-# From start to report: starting an interpreter, under gVisor's slowest platform on a loaded machine.
+# From its start to the report: starting an interpreter, under gVisor's slowest platform on a loaded machine.
 _BOOT_S: Final = 30.0
 _REPORT_BYTES_MAX: Final = 65536
 # Where the daemon must be asked, its numbers are a second or two old; the process's own limit must not be faster.
@@ -233,11 +233,15 @@ class Docker:
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
         uid = NOBODY if self._uids is None else self._uids.lease()
         order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
+        container = None
         try:
             container = await to_the_end(self._create_from_image(name, order, about))
             box = await self._bring_up(container, order, preload=preload)
-        except BaseException:
-            self._background(self._remove(name, uid))
+        except BaseException as error:
+            if container is not None or not isinstance(error, Taken):
+                self._background(self._remove(name, uid))
+            elif self._uids is not None:  # who has the name is not ours to remove
+                self._uids.release(uid)
             raise
         try:
             check_layers(self.name, spec.requires, box.layers)
@@ -294,7 +298,10 @@ class Docker:
             try:
                 await self._daemon.ask(client.start, container, lane="build")
                 inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
-                report = await talking
+                async with asyncio.timeout(_BOOT_S):  # not before it was its turn to be started
+                    report = await talking
+            except TimeoutError:
+                raise BoxFault(f"a container was not ready within {_BOOT_S:.0f} s: try again, or run fewer") from None
             finally:
                 talking.cancel()
                 await asyncio.gather(talking, return_exceptions=True)
@@ -385,14 +392,11 @@ class Docker:
         data = json.dumps(order).encode()
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_BOOT_S):
-                await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
-                (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
-                if size > _REPORT_BYTES_MAX:
-                    raise BoxFault("a container sent something other than the report of `boot`: is it our image?")
-                report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
-        except TimeoutError:
-            raise BoxFault(f"a container was not ready within {_BOOT_S:.0f} s: try again, or run fewer") from None
+            await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
+            (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
+            if size > _REPORT_BYTES_MAX:
+                raise BoxFault("a container sent something other than the report of `boot`: is it our image?")
+            report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
         except OSError as error:
             raise _stillborn(outputs) from error
         except ValueError as error:

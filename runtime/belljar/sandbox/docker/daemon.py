@@ -18,11 +18,12 @@ credentials, no context; only `DOCKER_HOST` says where the daemon is.
 from __future__ import annotations
 
 import asyncio
+import http
 import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 import docker
 import docker.constants
@@ -33,7 +34,7 @@ import urllib3
 from belljar.errors import BoxFault
 from belljar.tasks import Workers
 
-__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere"]
+__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere", "Taken"]
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 # Docker Engine 20.10, the oldest one supported: cgroup namespaces and one-shot statistics came with it.
@@ -51,6 +52,10 @@ _T = TypeVar("_T")
 
 class NotThere(BoxFault):
     """The daemon answers, but has no such container or image."""
+
+
+class Taken(BoxFault):
+    """The daemon answers, but has another container with that name, or is doing something else with this one."""
 
 
 class Daemon:
@@ -82,6 +87,7 @@ class Daemon:
 
         Raises:
             NotThere: no such container or image.
+            Taken: another container has that name.
             BoxFault: the daemon refused, is not there, or did not answer in time.
         """
         loop = asyncio.get_running_loop()
@@ -100,7 +106,8 @@ class Daemon:
         except docker.errors.NotFound as error:
             raise NotThere(f"the Docker daemon at {self.host} does not have it: {_line(error)}") from error
         except docker.errors.APIError as error:
-            raise BoxFault(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
+            kind = Taken if error.status_code == http.HTTPStatus.CONFLICT else BoxFault
+            raise kind(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
         except requests.exceptions.Timeout:
             raise self.silent() from None
         except (requests.exceptions.RequestException, OSError) as error:
@@ -124,9 +131,16 @@ class Daemon:
         # The SDK asks once, when it is created, or never; there is no other way to set this.
         client._version = min(spoken, docker.constants.DEFAULT_DOCKER_API_VERSION, key=_numbers)
 
+    def beside(self, *, answer_s: float | None = None) -> Daemon:
+        """Another client of the same daemon, with connections of its own, that speaks the version agreed on."""
+        other = Daemon(self.host, answer_s=answer_s or self.answer_s)
+        ours, theirs = cast("Any", self.client), cast("Any", other.client)
+        theirs._version = ours._version
+        return other
+
     async def takes_calls(self) -> bool:
         """Whether it accepts new connections. A stopping daemon does not, but still answers over the old ones."""
-        other = Daemon(self.host, answer_s=self.answer_s)
+        other = self.beside()
         try:
             await other.ask(other.client.ping)
         except BoxFault:
