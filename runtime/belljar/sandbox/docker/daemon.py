@@ -12,7 +12,8 @@ In `end` and `ask` every call has its own thread, so one that hangs holds up no 
 box asks one thing at a time and is interrupted and removed once.
 
 Nothing of the user's own Docker configuration is used: no proxies, which would become the environment of a box, no
-credentials, no context; only `DOCKER_HOST` says where the daemon is.
+credentials, no context; only `DOCKER_HOST` says where the daemon is. The SDK reads it whatever it is told, so what it has
+read is forgotten at once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import docker.constants
 import docker.errors
 import requests
 import urllib3
+from docker.auth import AuthConfig
+from docker.utils.proxy import ProxyConfig
 
 from belljar.errors import BoxFault
 from belljar.tasks import Workers
@@ -71,10 +74,16 @@ class Daemon:
         self.answer_s = answer_s
         try:
             self.client = docker.APIClient(base_url=host, version=API_VERSION, timeout=max(1, round(answer_s)))
-        except docker.errors.DockerException as error:
+        except (docker.errors.InvalidConfigFile, AttributeError, TypeError) as error:
+            raise BoxFault(
+                "the user's own Docker configuration (config.json in DOCKER_CONFIG, or in ~/.docker) cannot be read: "
+                "mend it, or name an empty folder in DOCKER_CONFIG"
+            ) from error
+        except (docker.errors.DockerException, ValueError) as error:
             raise BoxFault(f"DOCKER_HOST={host} cannot be used: {_line(error)}") from error
         # It would read proxies and passwords from the environment and the home folder.
         self.client.trust_env = False
+        _forget_configuration(self.client)
         self._lanes = {lane: _threads(lane) for lane in get_args(Lane)}
 
     @classmethod
@@ -187,6 +196,12 @@ class Daemon:
 
     def strange(self) -> BoxFault:
         return BoxFault(f"what answers at {self.host} is not a Docker daemon: name one in DOCKER_HOST")
+
+
+def _forget_configuration(client: Any) -> None:
+    client._general_configs = {}
+    client._proxy_configs = ProxyConfig()
+    client._auth_configs = AuthConfig({})
 
 
 def _threads(lane: Lane) -> Workers:
