@@ -13,11 +13,11 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-import msgspec
+import docker.errors
 import psutil
 import pytest
 
@@ -42,12 +42,12 @@ from tests.integration.daemons import (
     under_way,
 )
 from tests.integration.support import Jar, until
-from tests.integration.test_jail_lifecycle import Talk
 from tests.waiting import in_time, pass_time
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
+T = TypeVar("T")
 SPEC = box_spec(load("dev"))
 RUN = "01" * 13
 # Docker Engine 29 speaks nothing older.
@@ -78,14 +78,15 @@ def test_a_container_of_somebody_else_with_our_run_s_name_is_left_alone(jar: Jar
         theirs = dock.client.create_container(backend._image.id, ["sleep"], name=f"belljar-{RUN}")["Id"]
         try:
             free = backend._uids and len(backend._uids._free)
-            with pytest.raises(BoxFault, match="name .* is already in use"):
+            with pytest.raises(BoxFault, match=r"name .* is already in use"):
                 await backend.start(SPEC, {"run": RUN, "tenant": "t"})
             await soon(lambda: not backend._tasks, "nothing goes on in the background")
-            assert dock.state(theirs)["Status"] == "created"
+            assert theirs in [one["Id"] for one in dock.client.containers(all=True)]
             assert (backend._uids and len(backend._uids._free)) == free
         finally:
-            dock.client.remove_container(theirs)
             await backend.aclose()
+            with contextlib.suppress(docker.errors.NotFound):
+                dock.client.remove_container(theirs)
 
     drive(main())
 
@@ -139,6 +140,25 @@ def test_a_box_whose_daemon_ended_before_it_is_killed_without_it(jar: Jar, priva
     drive(main())
 
 
+def test_a_box_that_was_never_made_is_not_watched_for_ever(jar: Jar, dock: Dock, tmp_path: Path) -> None:
+    def before(request: str) -> bool:
+        if "/attach" in request:
+            raise OSError("the proxy hangs up")
+        return True
+
+    async def main(host: str) -> None:
+        backend = await Docker.open("docker", Daemon(host), ensure_image(jar.state.images))
+        try:
+            with pytest.raises(BoxFault, match="no Docker daemon answers"):
+                await backend.start(SPEC)
+            assert backend._fates._of == {}
+        finally:
+            await backend.aclose()
+
+    with Between(tmp_path, dock.host, before) as between:
+        drive(main(between.host))
+
+
 def test_a_box_that_waits_for_its_turn_to_start_is_not_late(jar: Jar, dock: Dock, tmp_path: Path) -> None:
     """Its time runs from its start: many are started at once, and a daemon takes a few at a time."""
 
@@ -170,7 +190,36 @@ def test_a_box_that_waits_for_its_turn_to_start_is_not_late(jar: Jar, dock: Dock
     drive(main())
 
 
-# --------------------------------------------------------------------------------------------------------- newer daemons
+class Strange(Daemon):
+    """A real daemon; but once it says of this call something that no daemon says."""
+
+    def __init__(self, host: str, call: str, said: object) -> None:
+        super().__init__(host)
+        self._strange = getattr(self.client, call)
+        self._said = [said]
+
+    async def ask(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        answer = await super().ask(call, *arguments, **options)
+        return cast("T", self._said.pop()) if call == self._strange and self._said else answer
+
+
+@pytest.mark.parametrize("said", [None, {}, []], ids=["nothing", "an empty document", "a list"])
+@pytest.mark.parametrize("call", ["create_container", "inspect_container"])
+def test_what_no_daemon_says_of_a_container_is_its_fault(jar: Jar, dock: Dock, call: str, said: object) -> None:
+    async def main() -> None:
+        backend = await Docker.open("docker", Strange(dock.host, call, said), ensure_image(jar.state.images))
+        try:
+            with pytest.raises(BoxFault, match="is not a Docker daemon"):
+                await backend.start(SPEC)
+            await soon(lambda: dock.ours() == [], "its container is removed")
+            await (await backend.start(SPEC)).kill()
+        finally:
+            await backend.aclose()
+
+    drive(main())
+
+
+# -------------------------------------------------------------------------------------------------------- newer daemons
 
 
 class Newer(Talker):
@@ -216,12 +265,12 @@ def test_a_daemon_that_refuses_old_versions_of_its_api(jar: Jar, private_daemon:
         environ = {"DOCKER_HOST": newer.host}
 
         async def main() -> None:
-            async with runtime_on(newer.host, jar) as runtime:
-                async with under_way(runtime, jar, SLEEPS) as run:
-                    (box,) = own.running()
-                    await asyncio.to_thread(own.client.kill, box)
-                    async with in_time(HANG_S, "the run is over"):
-                        assert (await run).status == "killed"
+            async with runtime_on(newer.host, jar) as runtime, under_way(runtime, jar, SLEEPS) as run:
+                assert not run.done(), newer.refused
+                (box,) = own.running()
+                await asyncio.to_thread(own.client.kill, box)
+                async with in_time(HANG_S, "the run is over"):
+                    assert (await run).status == "killed"
 
         drive(main())
         for command in (("image", "build", "--backend", "docker"), ("image", "ls"), ("doctor", "--backend", "docker")):

@@ -229,7 +229,7 @@ def test_a_user_s_docker_configuration_that_is_none_is_named(
 ) -> None:
     (tmp_path / "config.json").write_text(config)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with pytest.raises(BoxFault, match="own Docker configuration .* cannot be read: mend it"):
+    with pytest.raises(BoxFault, match=r"own Docker configuration .* cannot be read: mend it"):
         Daemon(f"unix://{tmp_path}/none")
 
 
@@ -248,7 +248,7 @@ def test_nothing_of_the_user_s_own_docker_configuration_is_kept(
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:999999", "tcp://127.0.0.1:-1", "tcp://[::1"])
 def test_an_address_that_cannot_be_one_is_named(host: str) -> None:
-    with pytest.raises(BoxFault, match="DOCKER_HOST=.* cannot be used"):
+    with pytest.raises(BoxFault, match=r"DOCKER_HOST=.* cannot be used"):
         Daemon(host)
 
 

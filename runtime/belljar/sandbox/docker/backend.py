@@ -86,6 +86,8 @@ _HIDDEN: Final = ("/proc", "/etc")
 # gVisor's kernel has neither queues nor queued signals to limit, and refuses these limits. And its CPU clock runs on
 # while a task waits for a core: on a busy host it would end a box that has not used up its time.
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
+# What is looked at in the daemon's description of a container.
+_DESCRIPTION: Final = {"Config", "HostConfig", "Image", "Mounts", "State"}
 # The same text in every version of gVisor, and in no build of Linux.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
 
@@ -284,12 +286,14 @@ class Docker:
             host_config=dict(order.config),
             use_config_proxy=False,
         )
+        if not isinstance(made, dict) or "Id" not in made:
+            raise self._daemon.strange()
         return str(made["Id"])
 
     async def _bring_up(self, container: str, order: _Order, *, preload: bool) -> DockerBox:
         client, spec = self._daemon.client, order.spec
-        self._fates.watch(container)  # from before it can end
         stream = await self._daemon.attach(container)
+        self._fates.watch(container)  # from before it can end
         account: Account | None = None
         outputs = Outputs()
         try:
@@ -297,7 +301,7 @@ class Docker:
             talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
             try:
                 await self._daemon.ask(client.start, container, lane="build")
-                inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+                inspected = await self._inspected(container)
                 async with asyncio.timeout(_BOOT_S):  # not before it was its turn to be started
                     report = await talking
             except TimeoutError:
@@ -369,7 +373,13 @@ class Docker:
         client: Any = self._daemon.client
         url = client._url("/containers/{0}/update", container)
         await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})), lane="build")
-        inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+        return await self._inspected(container)
+
+    async def _inspected(self, container: str) -> dict[str, Any]:
+        """What the daemon says the container is."""
+        inspected = await self._daemon.ask(self._daemon.client.inspect_container, container)
+        if not isinstance(inspected, dict) or not inspected.keys() >= _DESCRIPTION:
+            raise self._daemon.strange()
         return inspected
 
     async def _talk(self, stream: socket.socket, outputs: Outputs, spec: BoxSpec, *, preload: bool) -> dict[str, Any]:

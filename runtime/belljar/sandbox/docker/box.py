@@ -152,7 +152,8 @@ class DockerBox:
                 return await self._post_mortem(evidence)
             return _end(evidence, killed=True, signal=signal.SIGKILL)
         finally:
-            self._account.kill()  # also one that hung up: it may run on, and no daemon be there to end it
+            # Also one that hung up: it may run on, and no daemon be there to end it.
+            self._account.kill()
             self._account.close()
             self._fates.forget(self.container)
             self._remove()

@@ -12,8 +12,8 @@ In `end` and `ask` every call has its own thread, so one that hangs holds up no 
 box asks one thing at a time and is interrupted and removed once.
 
 Nothing of the user's own Docker configuration is used: no proxies, which would become the environment of a box, no
-credentials, no context; only `DOCKER_HOST` says where the daemon is. The SDK reads it whatever it is told, so what it has
-read is forgotten at once.
+credentials, no context; only `DOCKER_HOST` says where the daemon is. The SDK reads it whatever it is told, so what it
+has read is forgotten at once.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ daemon's events tell them apart: `oom`, `kill` with the signal that somebody ask
 one long response of the daemon. When that ends, the daemon has stopped or is being restarted, and nothing more can be
 known about any container that lived until then: that is our fault and not the program's.
 
-A thread that nobody ever waits for asks for the response and reads it. The response has a deadline for its beginning, by
-which the thread ends, and none after that; the SDK gives it neither.
+A thread that nobody ever waits for asks for the response and reads it. The response has a deadline for its beginning,
+by which the thread ends, and none after that; the SDK gives it neither.
 """
 
 from __future__ import annotations
