@@ -163,7 +163,6 @@ def test_boxes_that_outlive_the_daemon_are_removed_when_it_is_back(
         async with runtime_on(own.host, jar) as runtime:
             result = await during(runtime, jar, STUBBORN, leave)
             assert result.status == "host_fault", result
-            assert [psutil.pid_exists(pid) for pid in pids] == [True]  # nobody is there to end it
             await asyncio.to_thread(private_daemon.start)
             assert (await runtime.execute("FINAL('well')")).answer == "well"
             await soon(lambda: own.ours() == [], "nothing is left")

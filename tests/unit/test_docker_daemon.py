@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
+import json
 import random
 import re
 import socket
@@ -18,11 +20,12 @@ from typing import Any
 import pytest
 
 import belljar
+from belljar.errors import BoxFault
 from belljar.sandbox.docker.box import bury
 from belljar.sandbox.docker.daemon import _BUILDS_MAX, Daemon, Lane
 from belljar.sandbox.docker.fates import Fates
 from tests.integration.daemons import HANG_S, Talker, silence
-from tests.waiting import in_time
+from tests.waiting import in_time, until
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -157,6 +160,96 @@ def test_events_that_nobody_listens_to_any_more_leave_no_connection(tmp_path: Pa
         gc.enable()
         sys.setswitchinterval(interval)
     assert [str(each.message) for each in lost] == []
+
+
+def listeners() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "belljar docker events"]
+
+
+@pytest.mark.slow
+def test_a_daemon_that_sends_no_events_keeps_no_thread(tmp_path: Path) -> None:
+    """However often it is asked: each thread ends by the deadline of its question, and leaves no connection."""
+
+    async def main(host: str) -> None:
+        daemon = Daemon(host, answer_s=1)
+        fates = Fates(daemon, "label")
+        for _ in range(3):
+            with pytest.raises(BoxFault, match="did not answer within 1 s"):
+                await fates.listen()
+        fates.close()
+        daemon.close()
+
+    with Talker(tmp_path, silence) as talker:
+        asyncio.run(main(talker.host))
+        until(lambda: listeners() == [], what="the threads have ended")
+
+
+@pytest.mark.slow
+def test_events_may_be_far_between(tmp_path: Path) -> None:
+    """Their deadline is for the beginning alone."""
+    happened = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        happened.wait(HANG_S)
+        connection.sendall(b'1d\r\n{"id": "box","Action": "die"}\n\r\n')
+        silence(connection)
+
+    async def main(host: str) -> None:
+        with contextlib.closing(Daemon(host, answer_s=1)) as daemon:
+            fates = Fates(daemon, "label")
+            async with asyncio.timeout(HANG_S):
+                while not fates.listening:
+                    with contextlib.suppress(BoxFault):  # a busy machine
+                        await fates.listen()
+            fate = fates.watch("box")
+            await asyncio.sleep(2.5)
+            happened.set()
+            await fates.wait(fate, HANG_S)
+            assert (fate.over, fate.lost) == (True, False)
+            fates.close()
+
+    with Talker(tmp_path, talk) as talker:
+        asyncio.run(main(talker.host))
+
+
+def test_of_a_container_that_nobody_hears_of_nothing_can_be_known(tmp_path: Path) -> None:
+    """The events may have ended while it was made."""
+    with contextlib.closing(Daemon(f"unix://{tmp_path}/none")) as daemon:
+        assert Fates(daemon, "label").watch("box").lost
+
+
+STRANGE = ["[]", "null", "3", '{"proxies": null}', '{"proxies": {"default": ["x"]}}', '{"auths": {"x": 3}}']
+
+
+@pytest.mark.parametrize("config", STRANGE)
+def test_a_user_s_docker_configuration_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(BoxFault, match=r"own Docker configuration .* cannot be read: mend it"):
+        Daemon(f"unix://{tmp_path}/none")
+
+
+def test_nothing_of_the_user_s_own_docker_configuration_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = base64.b64encode(b"me:secret").decode()
+    config = {"auths": {"registry": {"auth": secret}}, "proxies": {"default": {"httpProxy": "http://proxy"}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with contextlib.closing(Daemon(f"unix://{tmp_path}/none")) as daemon:
+        kept = repr(vars(daemon.client))
+    assert "secret" not in kept
+    assert "http://proxy" not in kept
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:999999", "tcp://127.0.0.1:-1", "tcp://[::1"])
+def test_an_address_that_cannot_be_one_is_named(host: str) -> None:
+    with pytest.raises(BoxFault, match=r"DOCKER_HOST=.* cannot be used"):
+        Daemon(host)
 
 
 def test_no_program_is_started_in_a_container_that_runs() -> None:

@@ -94,6 +94,7 @@ async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
     daemon = Daemon.at(os.environ)
     try:
         step("looking for it in the Docker daemon, or loading it")
+        await daemon.negotiate()
         loaded = await ensure_loaded(daemon, made)
     finally:
         daemon.close()
@@ -108,6 +109,7 @@ async def _loaded(host: str) -> list[LoadedImage] | None:
     try:
         daemon = Daemon(host, answer_s=_LIST_S)
         try:
+            await daemon.negotiate()
             return await loaded_images(daemon)
         finally:
             daemon.close()

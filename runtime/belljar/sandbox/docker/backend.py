@@ -43,7 +43,7 @@ from belljar.sandbox.base import (
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.box import DockerBox, bury
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
-from belljar.sandbox.docker.daemon import Daemon, NotThere
+from belljar.sandbox.docker.daemon import Daemon, NotThere, Taken
 from belljar.sandbox.docker.fates import Fates
 from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
 from belljar.sandbox.docker.options import (
@@ -70,7 +70,7 @@ BackendName = Literal["docker", "gvisor"]
 
 _RUNTIMES: Final[dict[BackendName, RuntimeName]] = {"docker": "runc", "gvisor": "runsc"}
 _LENGTH: Final = struct.Struct("!I")
-# From start to report: starting an interpreter, under gVisor's slowest platform on a loaded machine.
+# From its start to the report: starting an interpreter, under gVisor's slowest platform on a loaded machine.
 _BOOT_S: Final = 30.0
 _REPORT_BYTES_MAX: Final = 65536
 # Where the daemon must be asked, its numbers are a second or two old; the process's own limit must not be faster.
@@ -89,6 +89,8 @@ _HIDDEN: Final = ("/proc", "/etc")
 # gVisor's kernel has neither queues nor queued signals to limit, and refuses these limits. And its CPU clock runs on
 # while a task waits for a core: on a busy host it would end a box that has not used up its time.
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
+# What is looked at in the daemon's description of a container.
+_DESCRIPTION: Final = {"Config", "HostConfig", "Image", "Mounts", "State"}
 # The same text in every version of gVisor, and in no build of Linux.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
 
@@ -235,11 +237,15 @@ class Docker:
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
         uid = NOBODY if self._uids is None else self._uids.lease()
         order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
+        container = None
         try:
             container = await to_the_end(self._create_from_image(name, order, about))
             box = await self._bring_up(container, order, preload=preload)
-        except BaseException:
-            self._background(self._remove(name, uid))
+        except BaseException as error:
+            if container is not None or not isinstance(error, Taken):
+                self._background(self._remove(name, uid))
+            elif self._uids is not None:  # who has the name is not ours to remove
+                self._uids.release(uid)
             raise
         try:
             check_layers(self.name, spec.requires, box.layers)
@@ -287,12 +293,14 @@ class Docker:
             host_config=dict(order.config),
             use_config_proxy=False,
         )
+        if not isinstance(made, dict) or "Id" not in made:
+            raise self._daemon.strange()
         return str(made["Id"])
 
     async def _bring_up(self, container: str, order: _Order, *, preload: bool) -> DockerBox:
         client, spec = self._daemon.client, order.spec
-        self._fates.watch(container)  # from before it can end
         stream = await self._daemon.attach(container)
+        self._fates.watch(container)  # from before it can end
         account: Account | None = None
         outputs = Outputs()
         try:
@@ -300,8 +308,11 @@ class Docker:
             talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
             try:
                 await self._daemon.ask(client.start, container, lane="build")
-                inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
-                report = await talking
+                inspected = await self._inspected(container)
+                async with asyncio.timeout(_BOOT_S):  # not before it was its turn to be started
+                    report = await talking
+            except TimeoutError:
+                raise BoxFault(f"a container was not ready within {_BOOT_S:.0f} s: try again, or run fewer") from None
             finally:
                 talking.cancel()
                 await asyncio.gather(talking, return_exceptions=True)
@@ -369,7 +380,13 @@ class Docker:
         client: Any = self._daemon.client
         url = client._url("/containers/{0}/update", container)
         await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})), lane="build")
-        inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+        return await self._inspected(container)
+
+    async def _inspected(self, container: str) -> dict[str, Any]:
+        """What the daemon says the container is."""
+        inspected = await self._daemon.ask(self._daemon.client.inspect_container, container)
+        if not isinstance(inspected, dict) or not inspected.keys() >= _DESCRIPTION:
+            raise self._daemon.strange()
         return inspected
 
     async def _talk(self, stream: socket.socket, outputs: Outputs, spec: BoxSpec, *, preload: bool) -> dict[str, Any]:
@@ -392,14 +409,11 @@ class Docker:
         data = json.dumps(order).encode()
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_BOOT_S):
-                await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
-                (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
-                if size > _REPORT_BYTES_MAX:
-                    raise BoxFault("a container sent something other than the report of `boot`: is it our image?")
-                report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
-        except TimeoutError:
-            raise BoxFault(f"a container was not ready within {_BOOT_S:.0f} s: try again, or run fewer") from None
+            await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
+            (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
+            if size > _REPORT_BYTES_MAX:
+                raise BoxFault("a container sent something other than the report of `boot`: is it our image?")
+            report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
         except OSError as error:
             raise _stillborn(outputs) from error
         except ValueError as error:

@@ -150,9 +150,10 @@ class DockerBox:
         try:
             if by_itself:
                 return await self._post_mortem(evidence)
-            self._account.kill()
             return _end(evidence, killed=True, signal=signal.SIGKILL)
         finally:
+            # Also one that hung up: it may run on, and no daemon be there to end it.
+            self._account.kill()
             self._account.close()
             self._fates.forget(self.container)
             self._remove()
@@ -186,7 +187,7 @@ class DockerBox:
             return _end(evidence, killed=False, by_other=True)
         except BoxFault:
             return _end(evidence, killed=False, lost=True)
-        if state["Running"]:
+        if state["Running"] and not fate.over:  # somebody may have started it again
             return _end(evidence, killed=True, signal=signal.SIGKILL)  # it closed the wire and kept running
         if fate.killed:
             return _end(evidence, killed=False, code=state["ExitCode"], by_other=True)

@@ -12,28 +12,32 @@ In `end` and `ask` every call has its own thread, so one that hangs holds up no 
 box asks one thing at a time and is interrupted and removed once.
 
 Nothing of the user's own Docker configuration is used: no proxies, which would become the environment of a box, no
-credentials, no context; only `DOCKER_HOST` says where the daemon is.
+credentials, no context; only `DOCKER_HOST` says where the daemon is. The SDK reads it whatever it is told, so what it
+has read is forgotten at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http
 import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 import docker
 import docker.constants
 import docker.errors
 import requests
 import urllib3
+from docker.auth import AuthConfig
+from docker.utils.proxy import ProxyConfig
 
 from belljar.errors import BoxFault
 from belljar.tasks import Workers
 
-__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere"]
+__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere", "Taken"]
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 # Docker Engine 20.10, the oldest one supported: cgroup namespaces and one-shot statistics came with it.
@@ -53,6 +57,10 @@ class NotThere(BoxFault):
     """The daemon answers, but has no such container or image."""
 
 
+class Taken(BoxFault):
+    """The daemon answers, but has another container with that name, or is doing something else with this one."""
+
+
 class Daemon:
     """One Docker daemon. Close it with `close`."""
 
@@ -66,10 +74,16 @@ class Daemon:
         self.answer_s = answer_s
         try:
             self.client = docker.APIClient(base_url=host, version=API_VERSION, timeout=max(1, round(answer_s)))
-        except docker.errors.DockerException as error:
+        except (docker.errors.InvalidConfigFile, AttributeError, TypeError) as error:
+            raise BoxFault(
+                "the user's own Docker configuration (config.json in DOCKER_CONFIG, or in ~/.docker) cannot be read: "
+                "mend it, or name an empty folder in DOCKER_CONFIG"
+            ) from error
+        except (docker.errors.DockerException, ValueError) as error:
             raise BoxFault(f"DOCKER_HOST={host} cannot be used: {_line(error)}") from error
         # It would read proxies and passwords from the environment and the home folder.
         self.client.trust_env = False
+        _forget_configuration(self.client)
         self._lanes = {lane: _threads(lane) for lane in get_args(Lane)}
 
     @classmethod
@@ -82,6 +96,7 @@ class Daemon:
 
         Raises:
             NotThere: no such container or image.
+            Taken: another container has that name.
             BoxFault: the daemon refused, is not there, or did not answer in time.
         """
         loop = asyncio.get_running_loop()
@@ -100,7 +115,8 @@ class Daemon:
         except docker.errors.NotFound as error:
             raise NotThere(f"the Docker daemon at {self.host} does not have it: {_line(error)}") from error
         except docker.errors.APIError as error:
-            raise BoxFault(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
+            kind = Taken if error.status_code == http.HTTPStatus.CONFLICT else BoxFault
+            raise kind(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
         except requests.exceptions.Timeout:
             raise self.silent() from None
         except (requests.exceptions.RequestException, OSError) as error:
@@ -124,9 +140,16 @@ class Daemon:
         # The SDK asks once, when it is created, or never; there is no other way to set this.
         client._version = min(spoken, docker.constants.DEFAULT_DOCKER_API_VERSION, key=_numbers)
 
+    def beside(self, *, answer_s: float | None = None) -> Daemon:
+        """Another client of the same daemon, with connections of its own, that speaks the version agreed on."""
+        other = Daemon(self.host, answer_s=answer_s or self.answer_s)
+        ours, theirs = cast("Any", self.client), cast("Any", other.client)
+        theirs._version = ours._version
+        return other
+
     async def takes_calls(self) -> bool:
         """Whether it accepts new connections. A stopping daemon does not, but still answers over the old ones."""
-        other = Daemon(self.host, answer_s=self.answer_s)
+        other = self.beside()
         try:
             await other.ask(other.client.ping)
         except BoxFault:
@@ -173,6 +196,12 @@ class Daemon:
 
     def strange(self) -> BoxFault:
         return BoxFault(f"what answers at {self.host} is not a Docker daemon: name one in DOCKER_HOST")
+
+
+def _forget_configuration(client: Any) -> None:
+    client._general_configs = {}
+    client._proxy_configs = ProxyConfig()
+    client._auth_configs = AuthConfig({})
 
 
 def _threads(lane: Lane) -> Workers:

@@ -5,7 +5,8 @@ daemon's events tell them apart: `oom`, `kill` with the signal that somebody ask
 one long response of the daemon. When that ends, the daemon has stopped or is being restarted, and nothing more can be
 known about any container that lived until then: that is our fault and not the program's.
 
-A thread that nobody ever waits for asks for the response and reads it: the SDK has no deadline for it.
+A thread that nobody ever waits for asks for the response and reads it. The response has a deadline for its beginning,
+by which the thread ends, and none after that; the SDK gives it neither.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
+import docker.types
+import docker.utils
 import msgspec
 
 from belljar.errors import BoxFault
@@ -77,7 +80,7 @@ class Fates:
 
     def watch(self, container: str) -> Fate:
         """Track this container until `forget`."""
-        return self._of.setdefault(container, Fate())
+        return self._of.setdefault(container, Fate(lost=not self.listening))
 
     def forget(self, container: str) -> None:
         self._of.pop(container, None)
@@ -98,10 +101,9 @@ class Fates:
             _end(self._stream)
 
     def _hear(self, loop: asyncio.AbstractEventLoop, begun: asyncio.Future[None]) -> None:
-        client, filters = self._daemon.client, {"type": "container", "label": self._label}
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             try:
-                stream: Any = self._daemon.ask_now(client.events, decode=True, filters=filters)
+                stream = self._daemon.ask_now(self._events)
             except BoxFault as error:
                 loop.call_soon_threadsafe(_fail, begun, error)
                 return
@@ -114,6 +116,15 @@ class Fates:
                 loop.call_soon_threadsafe(self._lose, stream)
             finally:
                 stream._response.close()  # what is not read to its end keeps its socket
+
+    def _events(self) -> Any:
+        """As `client.events`, which would wait for the response for ever."""
+        client: Any = self._daemon.client
+        filters = docker.utils.convert_filters({"type": "container", "label": self._label})
+        url = client._url("/events")
+        response = client._get(url, params={"filters": filters}, stream=True, timeout=self._daemon.answer_s)
+        client._disable_socket_timeout(client._get_raw_response_socket(response))
+        return docker.types.CancellableStream(client._stream_helper(response, decode=True), response)
 
     def _begin(self, stream: Any, begun: asyncio.Future[None]) -> None:
         if begun.done():  # too late: the caller has gone

@@ -175,7 +175,7 @@ def _differences(found: Mapping[str, Any], config: Mapping[str, Any]) -> list[st
 
 async def _load(daemon: Daemon, image: Image, layer: _Layer, config: Mapping[str, Any], tag: str) -> None:
     given_up = threading.Event()
-    loading = Daemon(daemon.host, answer_s=_LOAD_S)
+    loading = daemon.beside(answer_s=_LOAD_S)
     try:
         said = await loading.ask(_load_now, loading.client, _archive(image, layer, config, tag), given_up)
     finally:
