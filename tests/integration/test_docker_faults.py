@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import os
 import re
 import shutil
@@ -53,7 +52,10 @@ from tests.integration.daemons import (
 from tests.integration.support import Jar, Running, until
 
 # The SDK leaves a socket that it could not connect to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 MIB = 2**20
 # Deaf to everything that can be ignored, the end of its standard input included.
@@ -68,21 +70,6 @@ while True:
 
 # And to the thread that watches over its wire.
 RESISTS = f"import os\nos._exit = print\n{STUBBORN}"
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What a test leaves to the garbage collector is collected while its own filter holds."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def dock(docker_host: str) -> Iterator[Dock]:
-    """The session's daemon. When the test is over, no container of this process is on it."""
-    with dock_at(docker_host) as dock:
-        yield dock
-        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from tests.integration.daemons import (
     SLEEPS,
     Between,
     Dock,
-    dock_at,
     drive,
     runtime_on,
     soon,
@@ -44,26 +42,14 @@ from tests.integration.support import Jar, until
 from tests.integration.test_floods import HOST_GROWTH_BYTES_MAX, forget_high_water_mark, memory_bytes, policy_with
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 MIB = 2**20
 SPEC = box_spec(load("dev"))
 SMALLER = msgspec.structs.replace(SPEC, memory_bytes=SPEC.memory_bytes // 2)
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What a test leaves to the garbage collector is collected while its own filter holds."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def dock(docker_host: str) -> Iterator[Dock]:
-    """The session's daemon. When the test is over, no container of this process is on it."""
-    with dock_at(docker_host) as dock:
-        yield dock
-        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
 
 
 @contextlib.asynccontextmanager

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -41,32 +40,20 @@ from tests.integration.daemons import (
     soon,
     under_way,
 )
-from tests.integration.support import Jar, until
+from tests.integration.support import Jar
 from tests.waiting import in_time, pass_time
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 T = TypeVar("T")
 SPEC = box_spec(load("dev"))
 RUN = "01" * 13
 # Docker Engine 29 speaks nothing older.
 OLDEST = 44
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What a test leaves to the garbage collector is collected while its own filter holds."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def dock(docker_host: str) -> Iterator[Dock]:
-    """The session's daemon. When the test is over, no container of this process is on it."""
-    with dock_at(docker_host) as dock:
-        yield dock
-        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
 
 
 # ------------------------------------------------------------------------------------------------- names and containers

@@ -7,10 +7,8 @@ deadline, and by a thread of its own. The proxy in front of the daemon sees ever
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,13 +26,16 @@ from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.docker.daemon import Daemon
 from tests.devices import devices, healthy
 from tests.escape.harness import load_programs
-from tests.integration.daemons import BUSY, HANG_S, Between, Dock, dock_at, drive, impatient, soon, under_way
+from tests.integration.daemons import BUSY, HANG_S, Between, Dock, drive, impatient, soon, under_way
 from tests.integration.docker_boxes import Document, Name, Retelling
-from tests.integration.support import Jar, until
+from tests.integration.support import Jar
 from tests.integration.test_jail_lifecycle import Talk
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 NAMES: list[Name] = ["docker", "gvisor"]
 SOURCES = {program.name: program.cells[0] for program in load_programs()}
@@ -51,21 +52,6 @@ ANSWER_S = 5
 HELD_S = 1.0
 # Where it must be seen that nobody waits for that.
 LONG_S = 20.0
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What a test leaves to the garbage collector is collected while its own filter holds."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def dock(docker_host: str) -> Iterator[Dock]:
-    """The session's daemon. When the test is over, no container of this process is on it."""
-    with dock_at(docker_host) as dock:
-        yield dock
-        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
 
 
 # The end of its input does not end it.
