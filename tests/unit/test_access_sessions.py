@@ -277,6 +277,30 @@ def test_guesses_are_throttled_and_a_key_that_works_is_not(tmp_path: Path) -> No
     asyncio.run(go())
 
 
+def test_what_lasts_longer_is_asked_for_again_however_many_have_failed_from_there(tmp_path: Path) -> None:
+    """Else whoever has others fail from their own address would be told to wait, and not that their key has ended."""
+
+    async def go() -> None:
+        async with site(tmp_path / "keys") as here:
+            info, text = await here.keys.make(ACME, "runner", by="user:root")
+            _, other = await here.keys.make(ACME, "runner", by="user:root")
+            check = here.authenticator.check
+            await check(text, address="10.0.0.1")
+            for number in range(15):
+                with pytest.raises(AccessDenied):
+                    await check(f"bj_{number:016x}_{'A' * 43}", address="10.0.0.1")
+            await check(other, address=None)
+            await here.keys.revoke(info.id, by="user:root")
+            with pytest.raises(AccessThrottled):
+                await check(text, address="10.0.0.1")
+            for _ in range(15):
+                with pytest.raises(AccessDenied) as caught:
+                    await check(text, address=None)
+                assert caught.value.code == "access.revoked"
+
+    asyncio.run(go())
+
+
 def test_many_guesses_at_once_ask_the_journal_no_oftener(tmp_path: Path) -> None:
     async def go() -> None:
         async with site(tmp_path / "keys", tmp_path / "audit.db") as here:

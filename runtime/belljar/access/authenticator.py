@@ -73,11 +73,12 @@ class Authenticator:
         async with contextlib.aclosing(Oidc(settings.oidc, clock=journal.now)) as oidc:
             yield cls(keys, sessions, oidc)
 
-    async def check(self, text: str, *, address: str) -> Principal:
+    async def check(self, text: str, *, address: str | None) -> Principal:
         """Who shows this key or token.
 
         Args:
-            address: where it comes from, as far as the service knows.
+            address: where it comes from, as far as the service knows. None where it was good a while ago, when
+                something began that still lasts: then nobody guesses, so no place is held up, and none counts it.
 
         Raises:
             AccessThrottled: `access.throttled`.
@@ -90,16 +91,17 @@ class Authenticator:
         """Begin a session for a page. Raises as `check`."""
         return self.sessions.begin(*await self._proven(text, address))
 
-    async def _proven(self, text: str, address: str) -> tuple[Principal, int | None]:
-        if self.keys.knows(text):
-            return await self.keys.check(text), None
+    async def _proven(self, text: str, address: str | None) -> tuple[Principal, int | None]:
         if self.oidc is not None and not text.startswith(PREFIX):
             try:
                 return await self.oidc.proven(text)
             except AccessDenied as error:
-                self._throttle.check(address)
-                self._count(error, address)
+                if address is not None:
+                    self._throttle.check(address)
+                    self._count(error, address)
                 raise
+        if address is None or self.keys.knows(text):
+            return await self.keys.check(text), None
         async with self._looking:
             self._throttle.check(address)
             try:

@@ -5,7 +5,7 @@ address few refusals have a record of their own: those after which the address w
 are counted here::
 
     refused, and told why ────────▶ a record, with how many were counted before it from there (`unlogged`)
-    refused, and told to wait ────▶ counted
+    refused, and told to wait ────▶ counted; and so is where it cannot be found out who asks, which many may cause
 
     a minute is over, or the service ends ────▶ of each address that counts: its last refusal as a record,
                                                 and in that how many were counted before it
@@ -37,6 +37,8 @@ _ADDRESSES_MAX: Final = 1000
 _EACH_S: Final = 60.0
 # Of what an address still asks after it was told to wait.
 _THROTTLED: Final = "access.throttled"
+# The first status of a fault of ours: who has no key is never told to wait for those.
+_OURS: Final = 500
 
 
 class _Counted(NamedTuple):
@@ -66,12 +68,12 @@ class Refusals:
         self._rest: _Counted | None = None
 
     async def tell(self, address: str, event: HttpRequest) -> None:
-        """Somebody unknown was refused: log it, or count it where they were only told to wait.
+        """Somebody unknown was refused: log it, or count it where they were only told to wait, or to come again.
 
         Raises:
             AuditUnavailable: it is not in the log. It is counted.
         """
-        if event.code == _THROTTLED:
+        if event.code == _THROTTLED or event.status >= _OURS:
             self.count(address, event)
             return
         before = self._counted.pop(place_of(address), None)
