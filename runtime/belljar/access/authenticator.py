@@ -19,6 +19,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final, Self
 
+import msgspec
+
 from belljar.access.apikeys import PREFIX, ApiKeys
 from belljar.access.oidc import Oidc
 from belljar.access.roles import Principal
@@ -63,10 +65,12 @@ class Authenticator:
 
         Raises:
             InvalidInput: `access.extra`: its identity provider needs what is not installed.
-            AuditUnavailable: the keys folder cannot be used.
+            AuditUnavailable: the keys folder or the journal cannot be used.
         """
         keys = ApiKeys(journal, audit, age_max=settings.key_age_max)
-        sessions = await asyncio.to_thread(Sessions, keys, folder, clock=journal.now)
+        await keys.recall()
+        terms = None if settings.oidc is None else msgspec.json.encode(settings.oidc, order="sorted")
+        sessions = await asyncio.to_thread(Sessions, keys, folder, clock=journal.now, terms=terms)
         if settings.oidc is None:
             yield cls(keys, sessions)
             return
