@@ -89,7 +89,6 @@ def test_a_session_of_a_token_lasts_no_longer_than_it(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
-@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("terms", [b"another issuer", None])
 def test_a_session_of_a_token_ends_with_the_terms_on_which_tokens_are_taken(
     tmp_path: Path, terms: bytes | None
@@ -121,6 +120,7 @@ def test_the_longest_name_that_a_token_may_have_has_a_session(tmp_path: Path) ->
     asyncio.run(go())
 
 
+@pytest.mark.usefixtures("store")
 def test_a_session_ends_with_its_key_in_each_process(tmp_path: Path) -> None:
     async def go() -> None:
         clock = Clock()
