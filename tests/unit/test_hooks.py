@@ -336,7 +336,7 @@ def test_hooks_that_hang_hold_up_no_other_tenants(tmp_path: Path, endpoint: Endp
                     async with in_time(PATIENCE_S, "the other tenant's has heard it all"):
                         while len(endpoint.got) < 20:  # noqa: ASYNC110 (likewise)
                             await asyncio.sleep(0.01)
-                    assert len(deliveries._under_way) == len(stuck.got) == OF_ONE
+                    assert [*deliveries._whose.values()].count("acme") <= OF_ONE
                     stuck.may_answer.set()
 
     asyncio.run(go())

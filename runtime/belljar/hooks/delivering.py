@@ -10,8 +10,8 @@ thing twice (its answer got lost, say), under the same id.
 
 One delivery of a hook is under way at a time in a process, and `AT_ONCE` of all hooks, of which `OF_ONE` of a
 first-level tenant with all below it. Tenants take turns, so hooks that hang hold up themselves, and at worst their
-tenant's others. The time until the next attempt grows from `FIRST_S` fourfold up to `LAST_S`, a fifth more or less: some
-twenty hours in all.
+tenant's others. The time until the next attempt grows from `FIRST_S` fourfold up to `LAST_S`, a fifth more or less:
+some twenty hours in all.
 
 What is done is kept for `KEPT_S`, so that the same event is not told again, and then removed.
 """
