@@ -307,7 +307,7 @@ def test_an_end_that_hooks_cannot_be_told_of_is_said_to_the_operator(
         held.append(service)
         return Extra()
 
-    async def fail(*_: object) -> int:
+    async def fail(*_: object, **__: object) -> int:
         raise AuditUnavailable("the disk is full")
 
     with serving(jar, models=[DemoModel()], options={"extras": [*parts(), hold]}) as service, service.client() as admin:
