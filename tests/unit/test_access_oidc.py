@@ -356,6 +356,8 @@ def test_another_key_of_the_same_name_does_not_count(issuer: Issuer) -> None:
     "published",
     [
         {"use": "enc"},
+        {"key_ops": ["encrypt"]},
+        {"key_ops": "verify"},
         {"alg": "RS512"},
         {"alg": "HS256"},
         {"alg": "RSA-OAEP"},

@@ -374,7 +374,9 @@ class Oidc:
         algorithms = _ALGORITHMS.get(form, frozenset()) if isinstance(form, str) else frozenset()
         if "alg" in one:
             algorithms &= {one["alg"]} if isinstance(one["alg"], str) else set()
-        if kind not in ("RSA", "EC", "OKP") or one.get("use", "sig") != "sig" or not algorithms:
+        uses = one.get("key_ops", ["verify"])
+        is_for_this = one.get("use", "sig") == "sig" and isinstance(uses, list) and "verify" in uses
+        if kind not in ("RSA", "EC", "OKP") or not is_for_this or not algorithms:
             return None
         public = {name: value for name, value in one.items() if name in ("kty", "crv", "n", "e", "x", "y")}
         try:
