@@ -69,6 +69,7 @@ __all__ = [
     "Resource",
     "Route",
     "Service",
+    "cookie_name",
     "cookie_of",
     "decoded",
     "no_such",
@@ -511,11 +512,20 @@ def cookie_of(request: Request) -> str | None:
     Python's own reader is not asked: of a quoted value full of backslashes, which anybody may send, some versions take
     seconds to make sense, and everybody else would wait as long.
     """
+    ours = cookie_name(request)
     for part in request.headers.get("cookie", "").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == COOKIE:
+        if name == ours:
             return value
     return None
+
+
+def cookie_name(request: Request) -> str:
+    """What our cookie is called: over TLS so that no other host can set it (RFC 6265bis), in whose name or in ours.
+
+    Else a page on a host below the same domain could have a browser come with a session of its own choice.
+    """
+    return f"__Host-{COOKIE}" if request.scope.get("scheme") == "https" else COOKIE
 
 
 def _check_origin(request: Request) -> None:
