@@ -242,6 +242,21 @@ def test_a_zero_in_a_path_is_a_strangers_mistake_and_no_fault_of_the_log(jar: Ja
             assert admin.delete(f"/v1/{path}/a%00b").status_code == 404
 
 
+def test_a_key_that_has_ended_fills_no_log_and_locks_nobody_out(jar: Jar) -> None:
+    """Each attempt had a record, since none was counted as a failure."""
+    with serving(jar) as service:
+        key = service.key_of("runner", "acme")
+        with service.client() as admin, service.client(key) as client:
+            admin.delete(f"/v1/keys/{key.split('_')[1]}")
+            for _ in range(40):
+                problem(client.get("/v1/runs"), 401, "access.revoked")
+        with service.client(service.key_of("runner", "acme")) as other:
+            assert other.get("/v1/runs").status_code == 200
+    records = [record.data for record in jar.records("http.request") if record.data["by"] == "nobody"]
+    assert len(records) < 20
+    assert sum(1 + data.get("unlogged", 0) for data in records) == 40
+
+
 @pytest.mark.parametrize("path", ["/v1/runs", "/mcp", "/metrics", "/login"])
 def test_tokens_fill_no_log_while_their_issuer_is_down(jar: Jar, path: str) -> None:
     """Nobody can say then that they are bad, so nobody is told to wait; and no record tells more than their number."""
