@@ -28,7 +28,7 @@ from belljar.access.sessions import Session, Sessions
 from belljar.access.settings import AccessSettings
 from belljar.access.throttle import Throttle
 from belljar.audit import AuditLog
-from belljar.errors import AccessDenied
+from belljar.errors import AccessDenied, AccessUnavailable
 from belljar.journal import Journal
 from belljar.keys import Keys
 
@@ -99,6 +99,10 @@ class Authenticator:
         if self.oidc is not None and not text.startswith(PREFIX):
             try:
                 return await self.oidc.proven(text)
+            except AccessUnavailable:
+                if address is None:
+                    self.oidc.check_over(text)
+                raise
             except AccessDenied as error:
                 if address is not None:
                     self._throttle.check(address)
