@@ -20,6 +20,7 @@
     │   ├── PolicyDenied           the policy does not allow it
     │   └── QuotaExceeded          it would spend more than is left
     └── HostFault                our side, or the world we depend on, failed
+        ├── AccessUnavailable      who asks cannot be found out
         ├── BoxFault               a box could not be built, or its supervisor died
         ├── ModelFailed            the model gave no answer
         ├── LedgerUnavailable      quotas cannot be enforced, so the request is refused
@@ -40,6 +41,7 @@ __all__ = [
     "AccessDenied",
     "AccessForbidden",
     "AccessThrottled",
+    "AccessUnavailable",
     "AuditUnavailable",
     "BelljarError",
     "BoxFault",
@@ -230,6 +232,10 @@ class HostFault(BelljarError):
     """Our side failed. The guest is not to blame, and the caller need not change the request."""
 
     exit_code = 1
+
+
+class AccessUnavailable(HostFault):
+    pass
 
 
 class BoxFault(HostFault):

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from belljar.access import AccessSettings, Authenticator, Oidc, OidcSettings, Principal, oidc
+from belljar.access import AccessSettings, ApiKeys, Authenticator, Oidc, OidcSettings, Principal, Sessions, oidc
 from belljar.access.oidc import COOLDOWN_S, FRESH_S, LEEWAY_S, STALE_S, TOKEN_BYTES_MAX
-from belljar.errors import AccessDenied, HostFault, InvalidInput
+from belljar.errors import AccessDenied, AccessUnavailable, HostFault, InvalidInput
 from belljar.identity import Tenant
 from belljar.keys import Keys
 from tests.journals import OwnLog
@@ -356,6 +356,8 @@ def test_another_key_of_the_same_name_does_not_count(issuer: Issuer) -> None:
     "published",
     [
         {"use": "enc"},
+        {"key_ops": ["encrypt"]},
+        {"key_ops": "verify"},
         {"alg": "RS512"},
         {"alg": "HS256"},
         {"alg": "RSA-OAEP"},
@@ -680,6 +682,29 @@ def test_bad_tokens_are_throttled_and_good_ones_behind_the_same_proxy_are_not(is
         await log.aclose()
 
     asyncio.run(go())
+
+
+def test_a_token_that_was_good_ends_in_its_time_also_while_its_issuer_is_down(issuer: Issuer, tmp_path: Path) -> None:
+    async def ask(found: Oidc, clock: Clock) -> None:
+        log = OwnLog(None)
+        keys = ApiKeys(log.journal, log)
+        sessions = Sessions(keys, Keys(tmp_path / "keys"), clock=clock)
+        here = Authenticator(keys, sessions, found)
+        shown = token(issuer, exp=NOW + 10_000)
+        await here.check(shown, address="10.0.0.1")
+        issuer.status = 503
+        clock.now += STALE_S
+        with pytest.raises(AccessUnavailable):
+            await here.check(shown, address=None)
+        clock.now = NOW + 10_000 + LEEWAY_S
+        with pytest.raises(AccessDenied) as caught:
+            await here.check(shown, address=None)
+        assert caught.value.code == "access.expired"
+        with pytest.raises(AccessUnavailable):  # of a new one nobody knows whether it was ever good
+            await here.check(shown, address="10.0.0.1")
+        await log.aclose()
+
+    asking(issuer, ask)
 
 
 # -------------------------------------------------------------------------------------------------- the configuration

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from belljar.access import AccessSettings, ApiKeys, Authenticator, Principal, Sessions, Throttle
+from belljar.access import AccessSettings, ApiKeys, Authenticator, OidcSettings, Principal, Sessions, Throttle
 from belljar.access.apikeys import BELIEVED_S
 from belljar.access.sessions import SECRET_FILE, SESSION_S
 from belljar.errors import AccessDenied, AccessThrottled, AuditUnavailable
@@ -42,7 +43,7 @@ class Site:
         self.clock = clock
         self.log = log
         self.keys = ApiKeys(log.journal, log, clock=clock, steady=clock)
-        self.sessions = Sessions(self.keys, Keys(folder), clock=clock)
+        self.sessions = Sessions(self.keys, Keys(folder), clock=clock, terms=b"one issuer")
         self.authenticator = Authenticator(self.keys, self.sessions, throttle=Throttle(clock=clock))
 
 
@@ -88,6 +89,37 @@ def test_a_session_of_a_token_lasts_no_longer_than_it(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("terms", [b"another issuer", None])
+def test_a_session_of_a_token_ends_with_the_terms_on_which_tokens_are_taken(
+    tmp_path: Path, terms: bytes | None
+) -> None:
+    """Who has another issuer since, or gives its roles another meaning, has sessions of the old one no longer."""
+
+    async def go() -> None:
+        async with site(tmp_path / "keys") as here:
+            info, text = await here.keys.make(ACME, "runner", by="user:root")
+            of_key = here.sessions.begin(await here.keys.check(text))
+            of_token = here.sessions.begin(ALICE)
+            again = Sessions(here.keys, Keys(tmp_path / "keys"), clock=here.clock, terms=b"one issuer")
+            assert (await again.check(of_token.value)).principal == ALICE
+            later = Sessions(here.keys, Keys(tmp_path / "keys"), clock=here.clock, terms=terms)
+            assert await refused(later, of_token.value) == "access.session"
+            assert (await later.check(of_key.value)).principal.name == f"key:{info.id}"
+
+    asyncio.run(go())
+
+
+def test_the_longest_name_that_a_token_may_have_has_a_session(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with site(tmp_path / "keys") as here:
+            tenant = Tenant("/".join([63 * "a"] * 8))
+            for subject in (255 * "\U0001f600", 255 * '"'):
+                who = Principal(f"oidc:{subject}", tenant, "tenant-admin")
+                assert (await here.sessions.check(here.sessions.begin(who).value)).principal == who
+
+    asyncio.run(go())
+
+
 @pytest.mark.usefixtures("store")
 def test_a_session_ends_with_its_key_in_each_process(tmp_path: Path) -> None:
     async def go() -> None:
@@ -122,7 +154,7 @@ def test_hosts_that_share_no_keys_folder_take_only_their_own_sessions(tmp_path: 
             assert await refused(two.sessions, session.value) == "access.session"
             # The one file is enough.
             (tmp_path / "two" / SECRET_FILE).write_bytes((tmp_path / "one" / SECRET_FILE).read_bytes())
-            again = Sessions(two.keys, Keys(tmp_path / "two"), clock=two.clock)
+            again = Sessions(two.keys, Keys(tmp_path / "two"), clock=two.clock, terms=b"one issuer")
             assert await again.check(session.value) == session
 
     asyncio.run(go())
@@ -271,6 +303,61 @@ def test_guesses_are_throttled_and_a_key_that_works_is_not(tmp_path: Path) -> No
     asyncio.run(go())
 
 
+def test_a_key_that_was_good_before_a_service_began_is_not_held_up_either(tmp_path: Path) -> None:
+    """Else one attempt each six seconds would keep out all who are behind the same proxy, from each start on."""
+
+    async def go() -> None:
+        async with site(tmp_path / "keys", tmp_path / "audit.db") as here:
+            made = [await here.keys.make(ACME, "runner", by="user:root") for _ in range(3)]
+            used, revoked, new = (text for _, text in made)
+            for text in (used, revoked):
+                await here.authenticator.check(text, address="10.0.0.1")
+            await here.keys.revoke(made[1][0].id, by="user:root")
+            await here.keys.ls()  # what was written before is
+            again = Site(here.log, tmp_path / "keys", here.clock)
+            await again.keys.recall()
+            for number in range(15):
+                with pytest.raises(AccessDenied):
+                    await again.authenticator.check(f"bj_{number:016x}_{'A' * 43}", address="10.0.0.1")
+            await again.authenticator.check(used, address="10.0.0.1")
+            for text in (revoked, new):
+                with pytest.raises(AccessThrottled):
+                    await again.authenticator.check(text, address="10.0.0.1")
+            # It is known and not believed: what happened to it meanwhile counts.
+            later = Site(here.log, tmp_path / "keys", here.clock)
+            await later.keys.recall()
+            await here.keys.revoke(made[0][0].id, by="user:root")
+            with pytest.raises(AccessDenied) as caught:
+                await later.authenticator.check(used, address="10.0.0.1")
+            assert caught.value.code == "access.revoked"
+
+    asyncio.run(go())
+
+
+def test_what_lasts_longer_is_asked_for_again_however_many_have_failed_from_there(tmp_path: Path) -> None:
+    """Else whoever has others fail from their own address would be told to wait, and not that their key has ended."""
+
+    async def go() -> None:
+        async with site(tmp_path / "keys") as here:
+            info, text = await here.keys.make(ACME, "runner", by="user:root")
+            _, other = await here.keys.make(ACME, "runner", by="user:root")
+            check = here.authenticator.check
+            await check(text, address="10.0.0.1")
+            for number in range(15):
+                with pytest.raises(AccessDenied):
+                    await check(f"bj_{number:016x}_{'A' * 43}", address="10.0.0.1")
+            await check(other, address=None)
+            await here.keys.revoke(info.id, by="user:root")
+            with pytest.raises(AccessThrottled):
+                await check(text, address="10.0.0.1")
+            for _ in range(15):
+                with pytest.raises(AccessDenied) as caught:
+                    await check(text, address=None)
+                assert caught.value.code == "access.revoked"
+
+    asyncio.run(go())
+
+
 def test_many_guesses_at_once_ask_the_journal_no_oftener(tmp_path: Path) -> None:
     async def go() -> None:
         async with site(tmp_path / "keys", tmp_path / "audit.db") as here:
@@ -332,6 +419,35 @@ def test_a_journal_that_fails_is_nobodys_failed_attempt(tmp_path: Path) -> None:
                     await here.authenticator.check(text, address="10.0.0.1")
             here.keys._do = do  # type: ignore[method-assign]
             await here.authenticator.check(text, address="10.0.0.1")
+
+    asyncio.run(go())
+
+
+def test_what_a_service_is_opened_with_is_what_its_sessions_and_known_keys_go_by(tmp_path: Path) -> None:
+    async def go() -> None:
+        log = OwnLog(None)
+        oidc = OidcSettings(
+            issuer="https://login.example",
+            audience="belljar",
+            jwks_url="https://login.example/keys",
+            roles={"devs": "admin"},
+        )
+
+        def opened(oidc: OidcSettings | None) -> contextlib.AbstractAsyncContextManager[Authenticator]:
+            return Authenticator.opened(log.journal, log, Keys(tmp_path / "keys"), AccessSettings(oidc=oidc))
+
+        async with opened(oidc) as found:
+            _, text = await found.keys.make(ACME, "runner", by="user:root")
+            await found.check(text, address="10.0.0.1")
+            value = found.sessions.begin(Principal("oidc:alice", None, "admin")).value
+            await found.keys.ls()  # what was written before is
+        async with opened(oidc) as found:
+            assert (await found.sessions.check(value)).principal.role == "admin"
+            assert found.keys.knows(text)
+        for other in (structs.replace(oidc, roles={"devs": "runner"}), None):
+            async with opened(other) as found:
+                assert await refused(found.sessions, value) == "access.session"
+        await log.aclose()
 
     asyncio.run(go())
 

@@ -15,7 +15,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 from cryptography import x509
@@ -29,7 +29,7 @@ from belljar.audit.events import HookChanged, HookDelivered
 from belljar.audit.read import parse
 from belljar.errors import AccessForbidden, InvalidInput
 from belljar.hooks import Deliveries, HookInfo, Hooks, hooks, sending
-from belljar.hooks.delivering import ATTEMPTS_MAX, KEPT_S, LEASE_S, wait_s
+from belljar.hooks.delivering import AT_ONCE, ATTEMPTS_MAX, KEPT_S, LEASE_S, OF_ONE, wait_s
 from belljar.hooks.quotas import Reached, _look, reached
 from belljar.hooks.sending import NotSent, is_public, send
 from belljar.identity import Tenant
@@ -310,6 +310,44 @@ def test_a_hook_that_hangs_holds_up_itself_alone(tmp_path: Path, endpoint: Endpo
                 assert len(stuck.got) == 1
 
     asyncio.run(go())
+
+
+@on_each_store
+def test_hooks_that_hang_hold_up_no_other_tenants(tmp_path: Path, endpoint: Endpoint) -> None:
+    """However many of one tenant hang, and however long theirs has been due."""
+
+    async def go() -> None:
+        with Endpoint() as stuck:
+            stuck.may_answer.clear()
+            async with site(tmp_path, tmp_path / "audit.db") as here:
+                for number in range(2 * AT_ONCE):
+                    await here.make(Tenant(f"acme/t{number % 3}"), f"{stuck.url}/{number}", by="user:root")
+                await here.make(Tenant("acme2"), endpoint.url, by="user:root")
+                for number in range(3):
+                    for tenant in ("acme/t0", "acme/t1", "acme/t2"):
+                        await here.tell("run.ended", Tenant(tenant), f"r{number}", f"r{number}")
+                async with here.delivering() as deliveries:
+                    async with in_time(PATIENCE_S, "all their places are taken"):
+                        while len(stuck.got) < OF_ONE:  # noqa: ASYNC110 (another thread counts)
+                            await asyncio.sleep(0.01)
+                    here.time.now += 5
+                    for number in range(20):
+                        await here.tell("run.ended", Tenant("acme2"), f"r{number}", f"r{number}")
+                    async with in_time(PATIENCE_S, "the other tenant's has heard it all"):
+                        while len(endpoint.got) < 20:  # noqa: ASYNC110 (likewise)
+                            await asyncio.sleep(0.01)
+                    assert [*deliveries._whose.values()].count("acme") <= OF_ONE
+                    stuck.may_answer.set()
+
+    asyncio.run(go())
+
+
+def test_tenants_take_turns_at_being_told() -> None:
+    deliveries = Deliveries(cast("Any", None))
+    waiting = {**{f"a{number}": "acme" for number in range(20)}, "b": "beta", "c0": "", "c1": ""}
+    assert deliveries._chosen(waiting) == ["a0", "b", "c0", "a1", "c1", "a2", "a3"]
+    assert deliveries._chosen({"a9": "acme", "b": "beta", "d": "delta"}) == ["d", "b", "a9"]
+    assert deliveries._turns.keys() == {"acme", "beta", "delta"}
 
 
 def test_what_waits_is_bounded_and_what_is_beyond_is_logged(

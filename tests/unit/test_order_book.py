@@ -253,3 +253,22 @@ def test_a_request_has_one_digest_however_it_is_written_and_another_if_anything_
         Asked(question="q", model="m", contexts={"context": TextContext("a")}),
     ]
     assert len({digest_of(one)[0] for one in (asked, *others)}) == 1 + len(others)
+
+
+def test_what_ended_lately_is_found_and_what_a_dead_process_left_apart(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            book = book_of(journal)
+            began = int(journal.now())
+            still_open, ended, lost = [(await take(book)).row.run for _ in range(3)]
+            await book.end([ended], "ok")
+            await book.end([lost], "interrupted")
+            found = await book.lately(began, interrupted=False, limit=10)
+            assert sorted(run for run, _ in found) == sorted([ended, lost])
+            assert all(began <= at <= journal.now() for _, at in found)
+            assert [run for run, _ in await book.lately(began, interrupted=True, limit=10)] == [lost]
+            assert len(await book.lately(began, interrupted=False, limit=1)) == 1
+            assert await book.lately(int(journal.now()) + 10, interrupted=False, limit=10) == []
+            assert still_open not in dict(found)
+
+    drive(go())

@@ -184,6 +184,8 @@ def test_whatever_an_error_says_a_problem_comes_of_it(text: str) -> None:
         ("10.0.0.1", "1.2.3.4, evil", "10.0.0.1"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "203.0.113.9, ::ffff:10.0.0.2", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
     ],
 )
 def test_an_address_counts_as_far_as_those_who_wrote_it_are_trusted(peer: str, forwarded: str, client: str) -> None:
@@ -191,7 +193,13 @@ def test_an_address_counts_as_far_as_those_who_wrote_it_are_trusted(peer: str, f
 
 
 @pytest.mark.parametrize(
-    ("peer", "client", "scheme"), [("10.0.0.1", "203.0.113.9", "https"), ("192.0.2.7", "192.0.2.7", "http")]
+    ("peer", "client", "scheme"),
+    [
+        ("10.0.0.1", "203.0.113.9", "https"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "https"),  # as a socket for IPv4 and IPv6 tells it
+        ("192.0.2.7", "192.0.2.7", "http"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7", "http"),
+    ],
 )
 def test_what_a_proxy_tells_counts_only_of_one_that_is_trusted(peer: str, client: str, scheme: str) -> None:
     seen: list[Any] = []

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from belljar.errors import AccessDenied
 from belljar.identity import Tenant
 from belljar.jobs import Busy
+from belljar.service.listening import Proof
 from belljar.service.room import Room
-from belljar.service.streams import READINGS_MAX, pieces
+from belljar.service.streams import READINGS_MAX, pieces, streamed
 from tests.waiting import PATIENCE_S, in_time
 
 ACME, BELOW, OTHER = Tenant("acme"), Tenant("acme/a"), Tenant("other")
@@ -46,6 +48,26 @@ def test_readings_that_nobody_takes_hold_up_no_other_work_and_end_with_whoever_l
         last = begun()
         await anext(last)
         await last.aclose()
+
+    asyncio.run(go())
+
+
+def test_a_reading_of_which_no_more_may_be_had_breaks_off_and_does_not_look_like_all_of_it() -> None:
+    async def go() -> None:
+        proofs = iter([True, True, False])
+
+        async def prove() -> None:
+            if not next(proofs):
+                raise AccessDenied("this key was revoked", code="access.revoked")
+
+        room = Room(READINGS_MAX, READINGS_MAX, "readings")
+        answer = await streamed(pieces(endless, room.held(ACME)), "application/jsonl", {}, Proof(prove, 0))
+        body = aiter(answer.body_iterator)
+        for _ in range(3):  # nobody is asked for the first again, who has just proved who they are
+            assert await anext(body)
+        with pytest.raises(AccessDenied):
+            await anext(body)
+        assert room.taken == 0
 
     asyncio.run(go())
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import re
 import secrets
 import time
@@ -66,6 +67,10 @@ _YEARS_MAX: Final = 100
 _FORM: Final = re.compile(r"bj_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _SELECT: Final = f"SELECT {', '.join(API_KEYS.columns)} FROM api_keys"  # noqa: S608 (constants)
+_USED: Final = (
+    f"{_SELECT} WHERE used_at > 0 AND (gone_at = 0 OR gone_at > ?) AND (until = 0 OR until > ?)"
+    " ORDER BY used_at DESC, id LIMIT ?"
+)
 _WITHIN: Final = "(tenant = ? OR (tenant > ? AND tenant < ?))"
 _NO_HASH: Final = bytes(32)
 _NEVER: Final = 2**62
@@ -281,8 +286,21 @@ class ApiKeys:
             raise _unknown()
         return self._in_force(row)
 
+    async def recall(self) -> None:
+        """Know (`knows`) the keys in force that were used last before this process began.
+
+        Else all would be new to it, and who has others fail from a proxy's address would keep out whoever is behind it.
+        """
+
+        def work(draft: Draft) -> list[ApiKeyRow]:
+            now = int(self._clock())
+            return [API_KEYS.unpack(row) for row in draft.query(_USED, now, now, _REMEMBERED_MAX)]
+
+        for row in reversed(await self._do(work)):
+            self._rows[row.id] = row, -math.inf  # known, and not believed
+
     def knows(self, text: str) -> bool:
-        """Whether this was a good key when somebody last showed it here. Asks nobody; it may have ended since."""
+        """Whether this was a good key when it was last seen or recalled. Asks nobody; it may have ended since."""
         match = _FORM.fullmatch(text)
         remembered = None if match is None else self._rows.get(match[1])
         return remembered is not None and _is_its(remembered[0], text)

@@ -19,6 +19,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final, Self
 
+import msgspec
+
 from belljar.access.apikeys import PREFIX, ApiKeys
 from belljar.access.oidc import Oidc
 from belljar.access.roles import Principal
@@ -26,7 +28,7 @@ from belljar.access.sessions import Session, Sessions
 from belljar.access.settings import AccessSettings
 from belljar.access.throttle import Throttle
 from belljar.audit import AuditLog
-from belljar.errors import AccessDenied
+from belljar.errors import AccessDenied, AccessUnavailable
 from belljar.journal import Journal
 from belljar.keys import Keys
 
@@ -63,21 +65,24 @@ class Authenticator:
 
         Raises:
             InvalidInput: `access.extra`: its identity provider needs what is not installed.
-            AuditUnavailable: the keys folder cannot be used.
+            AuditUnavailable: the keys folder or the journal cannot be used.
         """
         keys = ApiKeys(journal, audit, age_max=settings.key_age_max)
-        sessions = await asyncio.to_thread(Sessions, keys, folder, clock=journal.now)
+        await keys.recall()
+        terms = None if settings.oidc is None else msgspec.json.encode(settings.oidc, order="sorted")
+        sessions = await asyncio.to_thread(Sessions, keys, folder, clock=journal.now, terms=terms)
         if settings.oidc is None:
             yield cls(keys, sessions)
             return
         async with contextlib.aclosing(Oidc(settings.oidc, clock=journal.now)) as oidc:
             yield cls(keys, sessions, oidc)
 
-    async def check(self, text: str, *, address: str) -> Principal:
+    async def check(self, text: str, *, address: str | None) -> Principal:
         """Who shows this key or token.
 
         Args:
-            address: where it comes from, as far as the service knows.
+            address: where it comes from, as far as the service knows. None where it was good a while ago, when
+                something began that still lasts: then nobody guesses, so no place is held up, and none counts it.
 
         Raises:
             AccessThrottled: `access.throttled`.
@@ -90,16 +95,21 @@ class Authenticator:
         """Begin a session for a page. Raises as `check`."""
         return self.sessions.begin(*await self._proven(text, address))
 
-    async def _proven(self, text: str, address: str) -> tuple[Principal, int | None]:
-        if self.keys.knows(text):
-            return await self.keys.check(text), None
+    async def _proven(self, text: str, address: str | None) -> tuple[Principal, int | None]:
         if self.oidc is not None and not text.startswith(PREFIX):
             try:
                 return await self.oidc.proven(text)
-            except AccessDenied as error:
-                self._throttle.check(address)
-                self._count(error, address)
+            except AccessUnavailable:
+                if address is None:
+                    self.oidc.check_over(text)
                 raise
+            except AccessDenied as error:
+                if address is not None:
+                    self._throttle.check(address)
+                    self._count(error, address)
+                raise
+        if address is None or self.keys.knows(text):
+            return await self.keys.check(text), None
         async with self._looking:
             self._throttle.check(address)
             try:

@@ -20,7 +20,7 @@ redirect, when the first token comes, and again, beside whatever goes on, when t
 used for `STALE_S` at most, so that a provider may be down for a while. A token whose key is not known waits for a
 fetch, if the last one is longer ago than `COOLDOWN_S`: so strangers cause at most one in that time, and a new key of
 the issuer may be refused as long. If nothing could be fetched, nobody knows whether the token is good: that is the
-host's fault (`HostFault`), not a denial.
+host's fault (`AccessUnavailable`), not a denial.
 
 Nothing of a token is kept or logged but its subject.
 """
@@ -42,7 +42,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from belljar.access.roles import HOST_ROLES, Principal
-from belljar.errors import AccessDenied, HostFault, InvalidInput
+from belljar.errors import AccessDenied, AccessUnavailable, InvalidInput
 from belljar.glyphs import blanked
 from belljar.identity import ROLES, Role, Tenant
 
@@ -196,7 +196,7 @@ class Oidc:
         Raises:
             AccessDenied: `access.token`: it is not a good one; `access.expired`; `access.claims`: it is, but gives no
                 role or tenant.
-            HostFault: the issuer's keys cannot be fetched.
+            AccessUnavailable: the issuer's keys cannot be fetched.
         """
         return (await self.proven(token))[0]
 
@@ -208,6 +208,16 @@ class Oidc:
         claims = self._verified(token, header, await self._key(header))
         until = self._check_times(claims)
         return self._principal(claims), until
+
+    def check_over(self, token: str) -> None:
+        """Of a token that was good a while ago: refuse it if its time is over, which takes no key of the issuer.
+
+        Raises:
+            AccessDenied: as `check`.
+        """
+        with self._hostile():
+            claims: Mapping[str, Any] = self._jwt.decode(token, options={"verify_signature": False})
+        self._check_times(claims)
 
     # -- a token -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +302,7 @@ class Oidc:
             await asyncio.wait([fetching])  # whoever waits and is cancelled ends no fetch of others
         age_s = self._steady() - self._fetched_at
         if age_s >= STALE_S or self._trouble is not None:
-            raise HostFault(
+            raise AccessUnavailable(
                 f"the keys of {self._settings.issuer} cannot be fetched ({self._trouble or 'not yet'}): look whether "
                 f"{self._settings.jwks_url} answers"
             )
@@ -374,7 +384,9 @@ class Oidc:
         algorithms = _ALGORITHMS.get(form, frozenset()) if isinstance(form, str) else frozenset()
         if "alg" in one:
             algorithms &= {one["alg"]} if isinstance(one["alg"], str) else set()
-        if kind not in ("RSA", "EC", "OKP") or one.get("use", "sig") != "sig" or not algorithms:
+        uses = one.get("key_ops", ["verify"])
+        is_for_this = one.get("use", "sig") == "sig" and isinstance(uses, list) and "verify" in uses
+        if kind not in ("RSA", "EC", "OKP") or not is_for_this or not algorithms:
             return None
         public = {name: value for name, value in one.items() if name in ("kty", "crv", "n", "e", "x", "y")}
         try:

@@ -7,7 +7,9 @@ secret, and the service keeps nothing of it::
 
 **Its end.** A session lasts `SESSION_S` at most, and no longer than its token says. One of a key ends with the key: it
 is looked up each time (`ApiKeys.check_id`), so a key that was revoked or has expired ends its sessions as fast as
-itself. Logging out removes the cookie; a copy of the value would go on until then.
+itself. One of a token is good only where tokens are taken on the very terms on which it began: who has another issuer,
+or gives its roles another meaning, does not go on with what the old ones gave. Logging out removes the cookie; a copy
+of the value would go on until then.
 
 **The secret** of the HMAC is a file of the keys folder (`SECRET_FILE`), made when it is first needed. Processes that
 share this folder take each other's sessions, whatever journal they have. Hosts with a folder each do not: a value of
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 import secrets
@@ -41,7 +42,8 @@ __all__ = ["SECRET_FILE", "SESSION_S", "Session", "Sessions"]
 
 SESSION_S: Final = 8 * 3600
 SECRET_FILE: Final = "sessions.key"  # noqa: S105 (a name)
-_VALUE_CHARS_MAX: Final = 2048
+# More than the longest subject and tenant take.
+_VALUE_CHARS_MAX: Final = 3072
 _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})")
 _OF_KEY: Final = "key:"
 
@@ -50,7 +52,7 @@ class Session(msgspec.Struct, frozen=True):
     """Somebody who has logged in.
 
     Attributes:
-        value: the cookie's. It is as good as a key while it lasts: mark it HttpOnly, Secure and SameSite=Strict.
+        value: the cookie's. It is as good as a key while it lasts: mark it HttpOnly, Secure and SameSite.
         until: when it ends, in seconds since the epoch.
         csrf: the word that each form carries.
     """
@@ -77,16 +79,18 @@ class Sessions:
         keys: looks up the keys that sessions belong to.
         folder: where the secret is.
         clock: seconds since the epoch.
+        terms: on which tokens are taken, in bytes; None where none are.
 
     Raises:
         AuditUnavailable: the keys folder cannot be used.
     """
 
-    def __init__(self, keys: ApiKeys, folder: Keys, *, clock: Callable[[], float]) -> None:
+    def __init__(self, keys: ApiKeys, folder: Keys, *, clock: Callable[[], float], terms: bytes | None = None) -> None:
         self._keys = keys
         self._clock = clock
         secret = folder.secret(SECRET_FILE)
-        self._of_values = hmac.digest(secret, b"belljar session value", "sha256")
+        self._of_keys = hmac.digest(secret, b"belljar session value", "sha256")
+        self._of_tokens = None if terms is None else hmac.digest(self._of_keys, terms, "sha256")
         self._of_forms = hmac.digest(secret, b"belljar session form", "sha256")
 
     def begin(self, principal: Principal, until: int | None = None) -> Session:
@@ -95,7 +99,9 @@ class Sessions:
         end = latest if until is None else min(until, latest)
         body = _Body(1, principal.name, str(principal.tenant or ""), principal.role, end, secrets.token_urlsafe(16))
         head = _text(msgspec.json.encode(body))
-        return self._session(principal, f"{head}.{self._mac(head)}", end)
+        signs = self._of_keys if principal.name.startswith(_OF_KEY) else self._of_tokens
+        assert signs is not None, "tokens are taken"
+        return self._session(principal, f"{head}.{_mac(signs, head)}", end)
 
     async def check(self, value: str) -> Session:
         """The session that a cookie stands for.
@@ -114,7 +120,8 @@ class Sessions:
 
     def _body(self, value: str) -> _Body | None:
         match = _FORM.fullmatch(value) if len(value) <= _VALUE_CHARS_MAX else None
-        if match is None or not hmac.compare_digest(self._mac(match[1]).encode(), match[2].encode()):
+        signing = [one for one in (self._of_keys, self._of_tokens) if one is not None]
+        if match is None or not any(hmac.compare_digest(_mac(one, match[1]), match[2]) for one in signing):
             return None
         try:  # we made it, but perhaps another version of us
             return msgspec.json.decode(base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4)), type=_Body)
@@ -124,8 +131,9 @@ class Sessions:
     def _session(self, principal: Principal, value: str, until: int) -> Session:
         return Session(principal, value, until, _text(hmac.digest(self._of_forms, value.encode(), "sha256")))
 
-    def _mac(self, head: str) -> str:
-        return _text(hmac.new(self._of_values, head.encode(), hashlib.sha256).digest())
+
+def _mac(secret: bytes, head: str) -> str:
+    return _text(hmac.digest(secret, head.encode(), "sha256"))
 
 
 def _text(data: bytes) -> str:

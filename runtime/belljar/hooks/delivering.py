@@ -8,9 +8,10 @@ Taking a delivery is one transaction, in which it becomes due again after a leas
 many processes one takes it; if that one dies, another does once the lease is over. Whoever is told may hear the same
 thing twice (its answer got lost, say), under the same id.
 
-One delivery of a hook is under way at a time in a process, and `AT_ONCE` of all hooks, so a hook that hangs holds up
-itself. The time until the next attempt grows from `FIRST_S` fourfold up to `LAST_S`, a fifth more or less: some twenty
-hours in all.
+One delivery of a hook is under way at a time in a process, and `AT_ONCE` of all hooks, of which `OF_ONE` of a
+first-level tenant with all below it. Tenants take turns, so hooks that hang hold up themselves, and at worst their
+tenant's others. The time until the next attempt grows from `FIRST_S` fourfold up to `LAST_S`, a fifth more or less:
+some twenty hours in all.
 
 What is done is kept for `KEPT_S`, so that the same event is not told again, and then removed.
 """
@@ -23,6 +24,7 @@ import functools
 import logging
 import random
 import ssl
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +40,7 @@ __all__ = ["ATTEMPTS_MAX", "KEPT_S", "LEASE_S", "POLL_S", "Deliveries", "wait_s"
 _log = logging.getLogger("belljar")
 ATTEMPTS_MAX: Final = 10
 AT_ONCE: Final = 8
+OF_ONE: Final = 4
 LEASE_S: Final = 60
 POLL_S: Final = 5.0
 FIRST_S: Final = 5
@@ -47,8 +50,10 @@ _CLEAN_S: Final = 600
 _REMOVED_MAX: Final = 1000
 _GONE: Final = 410
 _ROW: Final = ", ".join(DELIVERIES.columns)
+# Of each hook that has something due, whose it is (of one that was removed, nobody's); what is due longest first.
 _DUE: Final = (
-    "SELECT hook, min(next_at) FROM deliveries WHERE done_at = 0 AND next_at <= ? GROUP BY hook ORDER BY 2, 1 LIMIT ?"
+    "SELECT hook, coalesce(min(tenant), ''), min(next_at) FROM deliveries LEFT JOIN hooks ON hooks.id = hook"
+    " WHERE done_at = 0 AND next_at <= ? GROUP BY hook ORDER BY 3, 1"
 )
 _FIRST: Final = (
     f"SELECT {_ROW} FROM deliveries WHERE hook = ? AND done_at = 0 AND next_at <= ? ORDER BY next_at, id LIMIT 1"  # noqa: S608
@@ -59,6 +64,10 @@ _OLD: Final = "SELECT id FROM deliveries WHERE done_at > 0 AND done_at < ? LIMIT
 def wait_s(attempts: int, chance: float) -> int:
     """How long to wait after so many attempts; `chance` is from 0 to 1."""
     return int(min(FIRST_S * 4 ** (attempts - 1), LAST_S) * (0.8 + 0.4 * chance))
+
+
+def _first(tenant: str) -> str:
+    return tenant.partition("/")[0]
 
 
 class Deliveries:
@@ -85,6 +94,9 @@ class Deliveries:
         self._wake = asyncio.Event()
         self._clean_at = 0.0
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        # Of each hook under way, the first level of its tenant; and of each such level, which turn was its last.
+        self._whose: dict[str, str] = {}
+        self._turns: dict[str, int] = {}
         self._loop: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Deliveries:
@@ -122,18 +134,19 @@ class Deliveries:
         for hook, row in await self._hooks.do(self._take):
             task = asyncio.create_task(self._tell(hook, row))
             self._under_way[row.hook] = task
+            self._whose[row.hook] = _first(hook.tenant)
             task.add_done_callback(functools.partial(self._ended, row.hook))
 
     def _ended(self, name: str, _: asyncio.Task[None]) -> None:
         self._under_way.pop(name, None)
+        self._whose.pop(name, None)
         self._wake.set()
 
     def _take(self, draft: Draft) -> list[tuple[HookRow, DeliveryRow]]:
         now = int(self._hooks.clock())
         taken: list[tuple[HookRow, DeliveryRow]] = []
-        for name, _ in draft.query(_DUE, now, AT_ONCE + len(self._under_way)):
-            if name in self._under_way or len(taken) + len(self._under_way) >= AT_ONCE:
-                continue
+        waiting = {name: _first(tenant) for name, tenant, _ in draft.query(_DUE, now) if name not in self._under_way}
+        for name in self._chosen(waiting):
             hook = draft.get(HOOKS, name)
             row = DELIVERIES.unpack(draft.query(_FIRST, name, now)[0])
             if hook is None:  # it was removed while this was written
@@ -143,6 +156,29 @@ class Deliveries:
             draft.put(DELIVERIES, row)
             taken.append((hook, row))
         return taken
+
+    def _chosen(self, waiting: dict[str, str]) -> list[str]:
+        """Hooks for the places that are free: of the tenant whose last turn was longest ago, what is due longest.
+
+        Args:
+            waiting: the first level of the tenant of each hook that has something due, what is due longest first.
+        """
+        chosen: list[str] = []
+        theirs = Counter(self._whose.values())
+        queues: dict[str, deque[str]] = {}
+        for name, first in waiting.items():
+            queues.setdefault(first, deque()).append(name)
+        turn = max(self._turns.values(), default=0)
+        self._turns = {first: self._turns.get(first, 0) for first in {*queues, *theirs}}  # of others nobody asks
+        while len(chosen) + len(self._under_way) < AT_ONCE:
+            able = [first for first, queue in queues.items() if queue and theirs[first] < OF_ONE]
+            if not able:
+                break
+            first = min(able, key=self._turns.__getitem__)
+            chosen.append(queues[first].popleft())
+            theirs[first] += 1
+            self._turns[first] = turn = turn + 1
+        return chosen
 
     def _clean(self, draft: Draft) -> None:
         for (old,) in draft.query(_OLD, int(self._hooks.clock()) - KEPT_S, _REMOVED_MAX):

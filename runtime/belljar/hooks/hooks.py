@@ -52,6 +52,7 @@ BODY_BYTES_MAX: Final = 16 * 1024
 _URL_CHARS_MAX: Final = 2000
 _SUBJECT_CHARS_MAX: Final = 600
 _NONCE_BYTES: Final = 12
+_NEVER: Final = 2**62
 _PREFIX: Final = "whsec_"
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -184,13 +185,17 @@ class Hooks:
 
         await self.do(work)
 
-    def entry(self, told: Told, tenant: Tenant, subject: str, data: Any, *, once: str = "") -> Job[int]:
+    def entry(
+        self, told: Told, tenant: Tenant, subject: str, data: Any, *, once: str = "", at: int | None = None
+    ) -> Job[int]:
         """The writing of what happened, for who writes something else in the same transaction.
 
         Args:
             subject: the run or tenant that it is about.
             data: what there is to say, as JSON; no contents of runs.
             once: what tells it from another event of this kind about the same subject.
+            at: when it happened, in seconds since the epoch: hooks that were set up later do not hear of it. None is
+                now.
 
         Gives how many hooks will be told.
 
@@ -207,21 +212,24 @@ class Hooks:
                 observed=len(body),
             )
         levels = ["", *map(str, tenant.levels)]
-        statement = f"SELECT id, told FROM hooks WHERE tenant IN ({', '.join('?' * len(levels))})"  # noqa: S608
+        statement = f"SELECT id, told FROM hooks WHERE since <= ? AND tenant IN ({', '.join('?' * len(levels))})"  # noqa: S608
+        latest = _NEVER if at is None else at
 
         def work(draft: Draft) -> int:
             count = 0
-            for hook, names in draft.query(statement, *levels):
+            for hook, names in draft.query(statement, latest, *levels):
                 if told in names.split(","):
                     count += self._put(draft, hook, told, subject, body, once, int(now))
             return count
 
         return Job(work)
 
-    async def tell(self, told: Told, tenant: Tenant, subject: str, data: Any, *, once: str = "") -> int:
+    async def tell(
+        self, told: Told, tenant: Tenant, subject: str, data: Any, *, once: str = "", at: int | None = None
+    ) -> int:
         """`entry`, and wait until it is durable. Raises as that."""
         return await self.journal.submit(
-            self.entry(told, tenant, subject, data, once=once), unavailable=AuditUnavailable
+            self.entry(told, tenant, subject, data, once=once, at=at), unavailable=AuditUnavailable
         )
 
     def unwrapped(self, row: HookRow) -> bytes:

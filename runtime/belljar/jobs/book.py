@@ -37,6 +37,7 @@ __all__ = ["OrderBook", "Taken"]
 _T = TypeVar("_T")
 _OF_KEY: Final = "SELECT run FROM orders WHERE tenant = ? AND idem = ? AND idem <> '' ORDER BY since DESC, run DESC"
 _CANCELLING: Final = f"SELECT run FROM orders WHERE owner = ? AND ended_at = 0 AND state = '{CANCELLING}'"  # noqa: S608
+_LATELY: Final = "SELECT run, ended_at FROM orders WHERE ended_at >= ? AND state {} ORDER BY ended_at, run LIMIT ?"
 _OLD: Final = "SELECT run FROM orders WHERE ended_at <> 0 AND since < ? LIMIT 500"
 
 
@@ -177,6 +178,11 @@ class OrderBook:
     async def cancelling(self) -> list[str]:
         """The orders of this process that another one asked it to end."""
         return await self._do(lambda draft: [run for (run,) in draft.query(_CANCELLING, self._owner)])
+
+    async def lately(self, since: int, *, interrupted: bool, limit: int) -> list[tuple[str, int]]:
+        """Orders that ended since then, the first one first, with when; or only those of processes that died."""
+        found = _LATELY.format(f"= '{INTERRUPTED}'" if interrupted else "<> ''")
+        return await self._do(lambda draft: [(run, at) for run, at in draft.query(found, since, limit)])
 
     async def prune(self) -> int:
         """Forget orders that ended and are older than their keys are kept. Their runs stay in the log."""

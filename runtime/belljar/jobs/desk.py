@@ -93,6 +93,7 @@ _RECORDINGS: Final = 2
 _RUN_S: Final = 5.0
 # Names of models that open a file of this host, or a run of whatever tenant.
 _OF_FILES: Final = ("scripted", "replay")
+_LATELY_MAX: Final = 10_000
 # Of a key whose orders are interrupted again and again, the answers of so many are looked through.
 _LINE_MAX: Final = 16
 
@@ -480,8 +481,20 @@ class Desk:
         """Whose a run is, without looking at what came of it. Raises NoSuchRun."""
         if (work := self._works.get(run)) is not None:
             return work.tenant
+        return Tenant((await self.brief(run)).tenant)
+
+    async def brief(self, run: str) -> OrderState:
+        """A run as the log has it, without its result. Raises NoSuchRun."""
         _check_run(run)
-        return Tenant((await asyncio.to_thread(self._found.state, run)).tenant)
+        return await asyncio.to_thread(self._found.state, run)
+
+    async def lately(self, since: int, *, interrupted: bool) -> list[tuple[str, int]]:
+        """Runs that ended since then, the first one first, with when, in seconds since the epoch.
+
+        Args:
+            interrupted: only those whose process died.
+        """
+        return await self._book.lately(since, interrupted=interrupted, limit=_LATELY_MAX)
 
     def known(self, run: str) -> OrderState | None:
         """A run as this process knows it: while it waits and runs here, and for a while after. None if it does not."""

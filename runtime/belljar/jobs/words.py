@@ -16,6 +16,7 @@ import msgspec
 
 from belljar.engine import AskResult, CellResult, ErrorInfo, Result
 from belljar.errors import (
+    AccessUnavailable,
     AuditUnavailable,
     BelljarError,
     BoxFault,
@@ -36,6 +37,7 @@ _T = TypeVar("_T", Result, CellResult, AskResult)
 FAULTS: Final[tuple[tuple[type[BelljarError], str, str], ...]] = (
     (AuditUnavailable, "audit.unavailable", "the audit log cannot be used, so nothing is done; try again later"),
     (LedgerUnavailable, "ledger.unavailable", "the quotas cannot be checked, so nothing is done; try again later"),
+    (AccessUnavailable, "access.unavailable", "it cannot be found out who asks; try again later"),
     (BoxFault, "box.fault", "no box can be made on this host; try again later"),
     (ModelFailed, "model.failed", "the model gave no answer; try again later"),
     (VerificationFailed, "audit.unsound", "the audit log is not what was written; tell whoever runs this service"),

@@ -165,7 +165,7 @@ def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     told = [text.strip() for text in forwarded.split(",")[-_FORWARDED_MAX:]]
     found = peer
     for text in reversed(told):
-        if not _is_address(text):
+        if not _forms(text):
             break
         found = text
         if not _is_in(text, trusted):
@@ -173,19 +173,18 @@ def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     return found
 
 
-def _is_address(text: str) -> bool:
+def _forms(text: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """An address; and that of IPv4, too, which a socket for both kinds tells as one of IPv6. None, if it is none."""
     try:
-        ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return []
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return [found] if mapped is None else [found, mapped]
 
 
 def _is_in(address: str, networks: Sequence[Network]) -> bool:
-    if not _is_address(address):
-        return False
-    found = ipaddress.ip_address(address)
-    return any(found.version == network.version and found in network for network in networks)
+    return any(one.version == net.version and one in net for one in _forms(address) for net in networks)
 
 
 async def refuse(send: Send, problem: Problem) -> None:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from belljar.errors import AccessThrottled, HostFault
+from belljar.errors import HostFault
 from belljar.jobs import Busy
 
 __all__ = ["Proof", "heard"]
@@ -46,7 +46,7 @@ class Proof:
             return
         try:
             await self._prove()
-        except (AccessThrottled, HostFault) as error:
+        except HostFault as error:
             _log.warning("belljar: whether a listener may go on listening is not known now: %s", error)
         self._until = self._clock() + self.each_s
 

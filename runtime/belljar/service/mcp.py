@@ -43,6 +43,7 @@ from belljar.audit.events import HttpRequest
 from belljar.engine import Progress
 from belljar.errors import (
     BelljarError,
+    HostFault,
     InvalidInput,
     InvalidPolicy,
     LayerMissing,
@@ -374,6 +375,10 @@ class McpHttp:
             more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
             await _reply(send, status, failed, more)
             return
+        except HostFault as fault:
+            failed = _failed(fault)
+            await self._refused(scope, request_record(None, "MCP", failed.status, code=failed.code))
+            raise
         scope["belljar.caller"] = caller
         try:
             self._enter(scope, caller)

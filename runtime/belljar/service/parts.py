@@ -15,7 +15,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
 from belljar.errors import AuditUnavailable, BelljarError
 from belljar.hooks import Deliveries, watch_quotas
+from belljar.hooks.quotas import LOOK_S
 from belljar.identity import Tenant
 from belljar.jobs import Busy, OrderState
 from belljar.service.app import Extra, Make
@@ -67,6 +68,11 @@ _log = logging.getLogger("belljar.service")
 # What a run's end tells a hook of it, and no more: nothing that was said.
 _TOLD: Final = ("run", "tenant", "state", "by", "model", "policy", "asked_ns", "started_ns", "ended_ns", "cost_nanousd")
 
+# How long a service may be away, and still tells of what ended just before it was killed.
+_MISSED_S: Final = 3600
+# How long after its end a run of a process that died may be found as one that has.
+_LATE_S: Final = 60
+
 
 def parts(telemetry: TelemetryTable | None = None) -> Sequence[Make]:
     """All of them, for `application`; spans only where `telemetry` names a collector."""
@@ -80,11 +86,13 @@ def parts(telemetry: TelemetryTable | None = None) -> Sequence[Make]:
 
 
 async def _principal(service: Service, route: str, scope: Scope) -> Principal:
-    """Who sends a request, by a key, a token or a cookie. Raises as `who_asks`."""
+    """Who sends a request, by a key, a token or a cookie; or still does, once it was let in. Raises as `who_asks`."""
     method, _, path = route.partition(" ")
     about = Route(method=method, path=path, summary="", handler=_nothing, owner=whole_host)
     scope["belljar.route"] = route
-    principal = await who_asks(Asking(service, Request(scope), about))
+    asking: Asking[Any, Any] = Asking(service, Request(scope), about)
+    asking.principal = scope.get("belljar.principal")  # of a call under way
+    principal = await who_asks(asking)
     scope["belljar.by"] = principal.name
     return principal
 
@@ -342,30 +350,45 @@ def _hooks(service: Service) -> Extra:
     hooks = service.hooks
     telling: set[asyncio.Task[None]] = set()
 
-    async def tell(data: Mapping[str, Any], deliveries: Deliveries) -> None:
-        run, tenant = str(data["run"]), Tenant(str(data["tenant"]))
+    async def tell(deliveries: Deliveries, state: OrderState, at: int | None = None) -> None:
+        data = {name: getattr(state, name) for name in _TOLD}
         try:
-            if await hooks.tell("run.ended", tenant, run, data):
+            if await hooks.tell("run.ended", Tenant(state.tenant), state.run, data, at=at):
                 deliveries.wake()
         except BelljarError as error:
-            _log.warning("belljar: hooks do not hear of the end of %s: %s", run, error)
+            _log.warning("belljar: hooks do not hear of the end of %s: %s", state.run, error)
+
+    async def catch_up(deliveries: Deliveries) -> None:
+        """Tell of the ends that no process told of before it was killed. What was told of is not told again."""
+        since, interrupted = int(hooks.clock() - _MISSED_S), False
+        while True:
+            try:
+                now = int(hooks.clock())
+                if any("run.ended" in hook.told for hook in await hooks.ls()):
+                    for run, at in await service.desk.lately(since, interrupted=interrupted):
+                        await tell(deliveries, await service.desk.brief(run), at)
+                since, interrupted = now - _LATE_S, True  # of its own runs this process hears from now on
+            except BelljarError as error:
+                _log.warning("belljar: hooks do not hear of the ends of runs whose process was killed: %s", error)
+            await asyncio.sleep(LOOK_S)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
         async with Deliveries(hooks) as deliveries:
 
             def ended(state: OrderState) -> None:
-                data = {name: getattr(state, name) for name in _TOLD}
-                task = asyncio.create_task(tell(data, deliveries))
+                task = asyncio.create_task(tell(deliveries, state))
                 telling.add(task)
                 task.add_done_callback(telling.discard)
 
             service.desk.on_end(ended)
             watching = asyncio.create_task(watch_quotas(hooks, service.host.quotas))
+            catching = asyncio.create_task(catch_up(deliveries))
             try:
                 yield
             finally:
                 await stopped(watching)
+                await stopped(catching)
                 await asyncio.gather(*telling, return_exceptions=True)
 
     return Extra(running=running)

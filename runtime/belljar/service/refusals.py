@@ -1,11 +1,12 @@
 """Refusals to strangers: each stands in the log, in a record of its own or counted in that of another one.
 
-Whoever has no key may send as much as they like, and each record of the log is signed and kept for ever. So of one
-address few refusals have a record of their own: those after which the address was not yet told to wait. All others
-are counted here::
+Whoever has no key, or one that has ended, may send as much as they like, and each record of the log is signed and kept
+for ever. So of one address few refusals have a record of their own: as many as it may fail (`Throttle`), and none of
+those that only told it to wait. All others are counted here::
 
     refused, and told why ────────▶ a record, with how many were counted before it from there (`unlogged`)
     refused, and told to wait ────▶ counted
+    refused too often ────────────▶ counted: with a key that was revoked, say, which locks nobody out
 
     a minute is over, or the service ends ────▶ of each address that counts: its last refusal as a record,
                                                 and in that how many were counted before it
@@ -25,9 +26,9 @@ from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from belljar.access import place_of
+from belljar.access import Throttle, place_of
 from belljar.audit.events import HttpRequest
-from belljar.errors import BelljarError
+from belljar.errors import AccessThrottled, BelljarError
 from belljar.tasks import stopped
 
 __all__ = ["Refusals"]
@@ -62,16 +63,17 @@ class Refusals:
     ) -> None:
         self._write = write
         self._addresses_max = addresses_max
+        self._often = Throttle()
         self._counted: OrderedDict[str, _Counted] = OrderedDict()
         self._rest: _Counted | None = None
 
     async def tell(self, address: str, event: HttpRequest) -> None:
-        """Somebody unknown was refused: log it, or count it where they were only told to wait.
+        """Somebody unknown was refused: log it, or count it where they were only told to wait, or are so too often.
 
         Raises:
             AuditUnavailable: it is not in the log. It is counted.
         """
-        if event.code == _THROTTLED:
+        if event.code == _THROTTLED or self._is_often(address):
             self.count(address, event)
             return
         before = self._counted.pop(place_of(address), None)
@@ -81,6 +83,15 @@ class Refusals:
         except BelljarError:
             self._add(place_of(address), _Counted(number + 1, event))
             raise
+
+    def _is_often(self, address: str) -> bool:
+        """Whether an address has had its records for now. Takes one if not."""
+        try:
+            self._often.check(address)
+        except AccessThrottled:
+            return True
+        self._often.failed(address)
+        return False
 
     def count(self, address: str, event: HttpRequest) -> None:
         """Somebody unknown was refused, which has no record of its own."""

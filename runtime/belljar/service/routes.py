@@ -69,6 +69,7 @@ __all__ = [
     "Resource",
     "Route",
     "Service",
+    "cookie_name",
     "cookie_of",
     "decoded",
     "no_such",
@@ -473,27 +474,32 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 async def who_asks(asking: Asking[Any, Any]) -> Principal:
-    """Who sends a request, by a key, a token, or the cookie of a session.
+    """Who sends a request, by a key, a token, or the cookie of a session; or who still does, of one under way.
+
+    Of one under way only what it shows counts: else whoever has others fail from their address would be told to wait,
+    and not that their key has ended.
 
     Raises:
-        AccessDenied, AccessThrottled: nobody whom we know.
+        AccessDenied: nobody whom we know.
+        AccessThrottled: likewise, and so it was too often from there; never of a request under way.
         HostFault: it cannot be found out.
     """
     headers, access = asking.request.headers, asking.service.access
+    is_new = asking.principal is None
     shown = headers.get("authorization")
     if shown is None and (key := headers.get("x-api-key")) is not None:
         shown = f"Bearer {key}"  # clients of a provider's API know it as that
     if shown is not None:
         scheme, _, token = shown.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
-            return await access.check(token.strip(), address=asking.client)
+            return await access.check(token.strip(), address=asking.client if is_new else None)
     elif (cookie := cookie_of(asking.request)) is not None:
         try:
             if asking.request.method not in _SAFE:
                 _check_origin(asking.request)
             return (await access.sessions.check(cookie)).principal
         except Refusal as error:
-            if error.code in _OF_ANYBODY:
+            if is_new and error.code in _OF_ANYBODY:
                 asking.stranger()
             raise
     asking.stranger()
@@ -506,11 +512,20 @@ def cookie_of(request: Request) -> str | None:
     Python's own reader is not asked: of a quoted value full of backslashes, which anybody may send, some versions take
     seconds to make sense, and everybody else would wait as long.
     """
+    ours = cookie_name(request)
     for part in request.headers.get("cookie", "").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == COOKIE:
+        if name == ours:
             return value
     return None
+
+
+def cookie_name(request: Request) -> str:
+    """What our cookie is called: over TLS so that no other host can set it (RFC 6265bis), in whose name or in ours.
+
+    Else a page on a host below the same domain could have a browser come with a session of its own choice.
+    """
+    return f"__Host-{COOKIE}" if request.scope.get("scheme") == "https" else COOKIE
 
 
 def _check_origin(request: Request) -> None:

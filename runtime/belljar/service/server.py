@@ -129,7 +129,7 @@ async def _answer(
 ) -> None:
     service: Service = app.state.service
     host, settings = service.host, service.settings
-    server = _Server(_config(app, settings))
+    server = _Server(_config(app, settings), settings.header_s)
     hurry = asyncio.Event()
     with _signals(stop, hurry):
         warming = asyncio.ensure_future(_warm(host))
@@ -187,18 +187,39 @@ async def _sweep(sweep: Callable[[], int]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, or that it cannot."""
+    """Says when it listens, or that it cannot.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Args:
+        tls_s: how long a client may take to begin TLS, and to end it: until then it is no connection that is counted.
+    """
+
+    def __init__(self, config: uvicorn.Config, tls_s: float) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
+        self._tls_s = tls_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup(sockets)
+            await super().startup([])  # where it listens itself, a client has a minute to begin TLS
         except SystemExit:  # in a task it would stop the loop on the spot
             raise HostFault("the service could not be started: its log says why") from None
+        config, loop = self.config, asyncio.get_running_loop()
+        tls_s = self._tls_s if config.ssl else None
+        for bound in sockets or ():
+            server = await loop.create_server(
+                self._speaking,
+                sock=bound,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=tls_s,
+                ssl_shutdown_timeout=tls_s,
+            )
+            self.servers.append(server)
         self.up.set()
+
+    def _speaking(self) -> asyncio.Protocol:
+        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 # -- listening ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Final, TypeVar
 
 from starlette.responses import StreamingResponse
 
+from belljar.service.listening import Proof
+
 __all__ = ["READINGS_MAX", "events", "pieces", "streamed"]
 
 _T = TypeVar("_T")
@@ -88,14 +90,21 @@ async def _read(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> 
             await asyncio.wait([asyncio.wrap_future(thread)], timeout=0.05)
 
 
-async def streamed(found: AsyncGenerator[bytes, None], media: str, headers: dict[str, str]) -> StreamingResponse:
-    """An answer of these pieces. What goes wrong before the first of them is raised here, while it can be told."""
+async def streamed(
+    found: AsyncGenerator[bytes, None], media: str, headers: dict[str, str], proof: Proof
+) -> StreamingResponse:
+    """An answer of these pieces. What goes wrong before the first of them is raised here, while it can be told.
+
+    Args:
+        proof: that who asks may still have it: whoever takes little at a time may take days.
+    """
     first = await anext(found, b"")
 
     async def body() -> AsyncGenerator[bytes, None]:
         try:
             yield first
             async for piece in found:
+                await proof.renew()  # where that fails the connection ends, so nobody takes it for all there is
                 yield piece
         finally:
             await found.aclose()

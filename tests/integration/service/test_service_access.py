@@ -7,20 +7,27 @@ that there is none.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, cast
 
 import httpx2
+import msgspec
 import pytest
 
-from belljar.access import Principal, Role, permits
+from belljar.access import Action, Principal, Role, permits
 from belljar.identity import ROLES, Tenant
 from belljar.service.api import ROUTES
+from belljar.service.pages import DemoModel, pages
+from belljar.service.pages.rendering import STATIC
+from belljar.service.parts import parts
 from belljar.service.routes import Route, own, whole_host
-from tests.integration.service.support import Client, Serving, problem
+from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.support import Jar
 
 MINE = Tenant("acme/mid")
 TARGETS = {"own": MINE, "child": Tenant("acme/mid/leaf"), "parent": Tenant("acme"), "other": Tenant("acme/mid2")}
+KINDS = ("run", "session", "context", "upload", "key", "hook")
 TUS = {"tus-resumable": "1.0.0"}
 OCTETS = "application/offset+octet-stream"
 
@@ -77,10 +84,20 @@ class Things:
         return str(self._ask("/v1/hooks", json={**BODIES["POST /v1/hooks"], "tenant": tenant})["hook"]["id"])
 
 
-def asked(client: Client, route: Route, tenant: str, things: Things) -> httpx2.Response:
+class Named:
+    """One thing, whatever is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def of(self, _kind: str, _tenant: str, *, ends: bool) -> str:
+        return self._name
+
+
+def asked(client: Client, route: Route, tenant: str, things: Things | Named) -> httpx2.Response:
     """A request on this route that is about this tenant, and right in every other way."""
     path, query = route.path, {}
-    for kind in ("run", "session", "context", "upload", "key", "hook"):
+    for kind in KINDS:
         if f"{{{kind}}}" in path:
             ends = route.method == "DELETE" or path.endswith("/rotate")
             path = path.replace(f"{{{kind}}}", things.of(kind, tenant, ends=ends))
@@ -156,13 +173,23 @@ def test_each_role_does_what_it_may_and_nothing_else(service: Serving, role: Rol
 
 
 def test_what_is_somebody_elses_looks_as_if_it_were_not_there(service: Serving) -> None:
-    with service.client() as admin:
-        things = Things(admin)
-        run = things.of("run", "acme2", ends=False)
-        with service.client(service.key_of("tenant-admin", "acme")) as client:
-            theirs = problem(client.get(f"/v1/runs/{run}"), 404, "run.unknown")
-            nobodys = problem(client.get(f"/v1/runs/{'x' * len(run)}"), 404, "run.unknown")
-            assert theirs["detail"].replace(run, "") == nobodys["detail"].replace("x" * len(run), "")
+    """On every route that names a thing: the same status and words for what somebody else has and for what nobody has.
+
+    Whoever asks may do there whatever a tenant's own may.
+    """
+    with service.client() as admin, service.client(service.key_of("tenant-admin", "acme")) as client:
+        things, told_apart = Things(admin), []
+        for route in ROUTES:
+            for kind in (kind for kind in KINDS if f"{{{kind}}}" in route.path):
+                theirs = things.of(kind, "acme2", ends=False)
+                nobodys = theirs[:-1] + ("0" if theirs[-1] != "0" else "1")
+                found = [asked(client, route, "acme", Named(one)).text.replace(one, "ID") for one in (theirs, nobodys)]
+                of_theirs, of_nobodys = (msgspec.json.decode(one) for one in found)
+                assert of_theirs.pop("request") != of_nobodys.pop("request")
+                assert of_theirs["status"] == 404, (route.name, of_theirs)
+                if of_theirs != of_nobodys:
+                    told_apart.append((route.name, of_theirs, of_nobodys))
+        assert told_apart == []
 
 
 def test_whoever_never_may_is_told_so_before_anything_is_read(service: Serving) -> None:
@@ -171,6 +198,80 @@ def test_whoever_never_may_is_told_so_before_anything_is_read(service: Serving) 
         for path in ("/v1/runs", "/v1/sessions", "/v1/keys"):
             answer = client.post(path, content=b"x", headers={"content-type": "text/plain"})
             problem(answer, 403, "access.forbidden")
+
+
+# What each page does, and to whom; None is what belongs to no tenant.
+PAGES: dict[str, tuple[Action, Literal["tenant", "own", "host"]]] = {
+    "GET /runs": ("run.read", "own"),
+    "GET /runs/{run}": ("run.read", "tenant"),
+    "GET /runs/{run}/proof": ("run.read", "tenant"),
+    "POST /runs/{run}/cancel": ("run.cancel", "tenant"),
+    "POST /runs/{run}/cells": ("run", "tenant"),
+    "POST /runs/{run}/fork": ("run", "tenant"),
+    "POST /runs/{run}/replay": ("run", "tenant"),
+    "GET /tenants": ("quota.read", "tenant"),
+    "POST /tenants/limits": ("quota.set", "tenant"),
+    "GET /contexts": ("context.read", "tenant"),
+    "GET /contexts/view": ("context.read", "tenant"),
+    "GET /playground": ("run", "tenant"),
+    "POST /playground": ("run", "tenant"),
+    "GET /health": ("host.read", "host"),
+    "POST /health/examine": ("host.read", "host"),
+    "GET /audit": ("audit.read", "own"),
+    "POST /audit/verify": ("audit.verify", "host"),
+}
+# Pages for everybody: the way in, the way out, and files.
+OPEN = {"/", "/favicon.ico", "/login", "/logout", f"{STATIC}/{{name}}"}
+
+
+@pytest.fixture
+def paged(jar: Jar) -> Iterator[Serving]:
+    with serving(jar, models=[DemoModel()], options={"extras": parts()}) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def visiting(service: Serving, key: str) -> Iterator[tuple[Client, str]]:
+    """Who logged in with this key, and the word of their forms."""
+    with service.nobody() as client:
+        cookie = client.post("/login", data={"key": key}).headers["set-cookie"].partition(";")[0]
+        client.headers["cookie"] = cookie
+        yield client, client.get("/runs").text.partition('name="token" value="')[2].partition('"')[0]
+
+
+def test_every_page_of_the_table_is_there() -> None:
+    made = pages(cast("Any", None), cast("Any", None), who=cast("Any", None))
+    names = {f"{method} {one.path}" for one in made for method in (one.methods or ()) if one.path not in OPEN}
+    assert {name for name in names if not name.startswith("HEAD ")} == PAGES.keys()
+
+
+@pytest.mark.slow("every page, as every role")
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_sees_and_does_on_pages_what_it_may_and_nothing_else(paged: Serving, role: Role) -> None:
+    tenant = None if role in ("admin", "operator") else MINE
+    principal = Principal("key:test", tenant, role)
+    key = paged.key_of(role, tenant)
+    with paged.client() as admin, visiting(paged, key) as (client, word):
+        things, wrong = Things(admin), []
+        for name, (action, whose) in PAGES.items():
+            for relation, target in TARGETS.items() if whose == "tenant" else [("own", MINE)]:
+                about = {"tenant": target, "own": tenant, "host": None}[whose]
+                method, _, path = name.partition(" ")
+                if "{run}" in path:
+                    path = path.format(run=things.of("run", target, ends=False))
+                fields = {"tenant": target, "period": "day", "calls": "100", "policy": "standard"}
+                if path == "/contexts/view":
+                    fields["sha256"] = things.of("context", target, ends=False)
+                if method == "GET":
+                    answer = client.get(path, params={"tenant": target, **fields} if whose == "tenant" else {})
+                else:
+                    more = {"token": word, "code": "1", "model": "scripted:demo"}
+                    answer = client.post(path, data={**fields, **more})
+                assert answer.status_code < 500, answer.text
+                refused = answer.status_code == 403 or "pages.not_there" in answer.text
+                if refused is permits(principal, action, about):
+                    wrong.append((name, relation, answer.status_code))
+        assert wrong == []
 
 
 def test_no_header_and_no_field_makes_somebody_another_tenant(service: Serving) -> None:

@@ -281,6 +281,30 @@ def test_it_speaks_tls(jar: Jar, tmp_path: Path) -> None:
             assert "strict-transport-security" in answer.headers
 
 
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00"], ids=["nothing", "the beginning of a hello"])
+def test_a_client_that_does_not_begin_tls_is_cut_off(jar: Jar, tmp_path: Path, sent: bytes) -> None:
+    certificate, key = certified(tmp_path)
+    with (
+        serving(jar, tls_cert=certificate, tls_key=key, header_s=0.5) as service,
+        closing(connected(service)) as opened,
+    ):
+        opened.settimeout(30)  # half of what it would have otherwise
+        opened.sendall(sent)
+        assert said(opened) == b""
+
+
+@pytest.mark.filterwarnings("ignore:.*TLSVersion:DeprecationWarning")
+def test_it_speaks_no_old_tls(jar: Jar, tmp_path: Path) -> None:
+    certificate, key = certified(tmp_path)
+    with serving(jar, tls_cert=certificate, tls_key=key) as service:
+        for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+            old = ssl.create_default_context(cafile=str(certificate))
+            old.set_ciphers("ALL:@SECLEVEL=0")
+            old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, version
+            with closing(connected(service)) as opened, pytest.raises(OSError, match=r"SSL|reset"):
+                old.wrap_socket(opened, server_hostname="127.0.0.1")
+
+
 def test_files_of_tls_that_nobody_can_use_are_refused_in_one_line(tmp_path: Path) -> None:
     """Nor is anybody asked for a password at a terminal: a service has none."""
     certificate, key = certified(tmp_path)

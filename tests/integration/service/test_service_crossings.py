@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 import itertools
 import json
+import select
 import socket
 import threading
 import time
@@ -25,7 +26,15 @@ from belljar.audit.source import open_source
 from belljar.jobs.orders import OPEN
 from belljar.service.api.runs import END_ID
 from belljar.testing import FakeModel
-from tests.integration.service.support import Client, Held, Serving, hold_up_for_long, problem, serving
+from tests.integration.service.support import (
+    Client,
+    Held,
+    Serving,
+    connected,
+    hold_up_for_long,
+    problem,
+    serving,
+)
 from tests.integration.service.test_service_runs import WAIT, told
 from tests.integration.service.test_service_uploads import TEXT, announced, begun, offset_of, sent
 from tests.integration.support import PATIENCE_S, Jar, until
@@ -96,6 +105,22 @@ def test_whoever_listens_with_a_key_that_is_revoked_hears_no_more_and_others_do(
                     assert other.get(f"/v1/runs/{run}").json()["state"] == "running"
                 gate.go.set()
                 assert [event for _, event, _ in told(ours.iter_lines())][-1] == "result"
+
+
+def test_whoever_sends_an_upload_with_a_key_that_is_revoked_sends_no_more(jar: Jar) -> None:
+    with serving(jar, heartbeat_s=0.1) as service, service.client() as admin:
+        key = service.key_of("runner", "acme")
+        with service.client(key) as client:
+            path = begun(client, TEXT)
+        with closing(connected(service)) as opened:
+            opened.sendall(announced(service, path, len(TEXT), key=key) + TEXT[:10])
+            assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+            for at in range(10, 3000):  # for half a minute, if nobody answers
+                if select.select([opened], [], [], 0.01)[0]:
+                    break
+                opened.sendall(TEXT[at : at + 1])
+            assert opened.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert 10 <= offset_of(admin, path) < 3000
 
 
 def test_a_token_is_good_for_as_long_as_clocks_may_differ_and_its_run_goes_on_after_it(

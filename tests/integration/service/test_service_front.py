@@ -285,7 +285,8 @@ def test_of_a_path_that_there_is_not_each_sdk_shows_what_there_is(service: Servi
 def test_a_stream_of_a_run_that_never_begins_ends_with_an_error(jar: Jar, path: str) -> None:
     with serving(jar, models=[Oracle()], running=1) as service, service.client() as admin:
         first = admin.post("/v1/runs", json={"code": "while True: pass"}).json()["run"]
-        until(lambda: admin.get(f"/v1/runs/{first}").json()["state"] == "running", what="it has the slot")
+        running = {"status": "running"}
+        until(lambda: admin.get("/v1/runs", params=running).json()["runs"], what="it has the slot, as the log says")
         body = {"model": MODEL, "messages": [{"role": "user", "content": "What?"}], "stream": True, "max_tokens": 9}
         with admin.stream("POST", path, json=body) as stream:
             lines = stream.iter_lines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.cookies
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,12 +13,15 @@ from typing import Any, Final
 
 import pytest
 
+from belljar.access import AccessSettings
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
 from belljar.service.settings import ServiceSettings
-from tests.integration.service.support import Serving, connected, problem, said, serving, take_time_to_look
+from tests.integration.service.support import Held, Serving, connected, problem, said, serving, take_time_to_look
 from tests.integration.support import PATIENCE_S, Jar
 from tests.postgres import Postgres
+from tests.unit.test_access_oidc import RSA, Issuer, jwk, token
+from tests.unit.test_access_oidc import settings as oidc_settings
 from tests.waiting import until
 
 TUS = {"tus-resumable": "1.0.0"}
@@ -54,6 +58,29 @@ def test_a_cookie_full_of_backslashes_is_not_unquoted(
         answer = nobody.get(path, headers={"cookie": 'belljar_session="' + "\\" * 30_000 + '"'})
     assert answer.status_code in (303, 401)
     assert not asked
+
+
+def test_whoever_has_others_fail_from_their_address_does_not_hear_on_with_a_key_that_has_ended(
+    jar: Jar, held_up: None
+) -> None:
+    """They were told to wait when they were asked for again, which was taken for no answer."""
+    gate = Held(DemoModel())
+    with serving(jar, models=[gate.model], heartbeat_s=0.1) as service, gate, service.client() as admin:
+        key = service.key_of("runner", "acme")
+        with service.client(key) as client, service.nobody() as nobody:
+            order = {"question": "What is it?", "model": "scripted:demo"}
+            run = client.post("/v1/runs", json=order).json()["run"]
+            until(lambda: gate.asked, what="the run asks")
+            with client.stream("GET", f"/v1/runs/{run}/events") as events:
+                lines = events.iter_lines()
+                assert any(line.startswith(":") for line in lines), "it is being listened to"
+                for number in range(20):
+                    guess = {"authorization": f"Bearer bj_{number:016x}_{43 * 'x'}"}
+                    answer = nobody.get("/v1/runs", headers=guess)
+                problem(answer, 429, "access.throttled")
+                assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+                assert len(list(itertools.islice(lines, 400))) < 400
+            assert admin.get(f"/v1/runs/{run}").json()["state"] == "running"
 
 
 _COOKIE: Final = {"headers": {"cookie": "belljar_session=x"}}
@@ -196,6 +223,59 @@ def test_a_zero_in_a_query_is_a_strangers_mistake_and_no_fault_of_the_log(jar: J
         browser.headers["origin"] = service.url
         assert browser.post("/login", data={"key": service.key}).status_code == 303
         assert browser.get("/runs?before=%00").status_code == 200
+
+
+def test_a_zero_in_a_path_is_a_strangers_mistake_and_no_fault_of_the_log(jar: Jar, postgres: Postgres) -> None:
+    settings = ServiceSettings(port=0)
+    with (
+        Serving(jar, settings, [], state=postgres.database(), extras=parts()) as service,
+        service.nobody() as nobody,
+        service.client() as admin,
+    ):
+        cookie = nobody.post("/login", data={"key": service.key}).headers["set-cookie"].partition(";")[0]
+        for path in ("/runs/%00", "/runs/a%00b/proof"):
+            assert nobody.get(path, headers={"cookie": cookie}).status_code == 404, path
+        for path in ("runs", "sessions", "contexts", "uploads"):
+            answer = admin.get(f"/v1/{path}/a%00b", headers=TUS)
+            assert answer.status_code in (404, 422), (path, answer.text)
+        for path in ("keys", "hooks"):
+            assert admin.delete(f"/v1/{path}/a%00b").status_code == 404
+
+
+def test_a_key_that_has_ended_fills_no_log_and_locks_nobody_out(jar: Jar) -> None:
+    """Each attempt had a record, since none was counted as a failure."""
+    with serving(jar) as service:
+        key = service.key_of("runner", "acme")
+        with service.client() as admin, service.client(key) as client:
+            admin.delete(f"/v1/keys/{key.split('_')[1]}")
+            for _ in range(40):
+                problem(client.get("/v1/runs"), 401, "access.revoked")
+        with service.client(service.key_of("runner", "acme")) as other:
+            assert other.get("/v1/runs").status_code == 200
+    records = [record.data for record in jar.records("http.request") if record.data["by"] == "nobody"]
+    assert len(records) < 20
+    assert sum(1 + data.get("unlogged", 0) for data in records) == 40
+
+
+@pytest.mark.parametrize("path", ["/v1/runs", "/mcp", "/metrics", "/login"])
+def test_tokens_fill_no_log_while_their_issuer_is_down(jar: Jar, path: str) -> None:
+    """Nobody can say then that they are bad, so nobody is told to wait; and no record tells more than their number."""
+    with Issuer(jwk(RSA)) as gone:
+        access = AccessSettings(oidc=oidc_settings(gone))
+        shown = token(gone)
+    with serving(jar, options={"access": access, "extras": parts()}) as service, service.nobody() as nobody:
+        for _ in range(40):
+            if path == "/login":
+                answer = nobody.post(path, data={"key": shown})
+            else:
+                method = "POST" if path == "/mcp" else "GET"
+                answer = nobody.request(method, path, headers={"authorization": f"Bearer {shown}"})
+            assert answer.status_code == 503, answer.text
+        if path != "/mcp" and path != "/login":
+            problem(answer, 503, "access.unavailable")
+    records = jar.records("http.request")
+    assert len(records) < 20
+    assert sum(1 + record.data.get("unlogged", 0) for record in records) == 40
 
 
 def test_whoever_follows_a_run_many_times_keeps_no_other_tenant_out(jar: Jar) -> None:

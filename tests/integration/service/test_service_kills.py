@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -21,6 +23,7 @@ from benchmarks.provider import MODEL, Provider
 from benchmarks.served import Served
 from tests.integration.support import PATIENCE_S, Jar
 from tests.postgres import Postgres, sql
+from tests.unit.collectors import Collector
 from tests.waiting import in_time
 
 pytestmark = pytest.mark.slow
@@ -106,6 +109,43 @@ def test_after_a_crash_a_key_is_for_the_same_body_and_pays_for_no_answer_twice(j
                 assert (await http.get(f"/v1/runs/{first['run']}")).json()["retried_as"] == again["run"]
             assert len(state["result"]["answer"]) == 2
             assert (provider.asked["k one"], provider.asked["k hold"]) == (1, 2)
+            await service.stop()
+
+    drive(go())
+
+
+def test_a_hook_hears_of_a_run_whose_service_was_killed_and_once(jar: Jar) -> None:
+    """Nobody heard it end. A hook that is set up later hears nothing of it."""
+    allowed = {"BELLJAR_SERVICE_HOOKS_PRIVATE": "true"}
+
+    async def go() -> None:
+        async with Provider(0, busy=0) as provider, command(jar, provider, **allowed) as service:
+            with Collector() as collector:
+                async with client(service, service.key) as http:
+                    made = await http.post("/v1/hooks", json={"url": f"{collector.url}/x", "told": ["run.ended"]})
+                    assert made.status_code == 201, made.text
+                    run = (await ordered(http, asking("k"), "key")).json()["run"]
+                    await until(lambda: provider.asked["k hold"])
+                await service.kill()
+                await service.start()
+                await until(lambda: collector.got)
+                seen = int(time.time())
+                await until(lambda: time.time() >= seen + 1)  # what happened when is known to the second
+                async with client(service, service.key) as http:
+                    await http.post("/v1/hooks", json={"url": f"{collector.url}/later", "told": ["run.ended"]})
+                    body = {"code": "FINAL(1)"}
+                    answer = await http.post("/v1/runs", json=body, headers={"prefer": "wait=60"})
+                    assert answer.json()["state"]["state"] == "ok"
+                    last = answer.json()["run"]
+                    wanted = [("/later", last, "ok"), ("/x", last, "ok"), ("/x", run, "interrupted")]
+
+                    def told() -> list[tuple[str, str, str]]:
+                        found = [(path, json.loads(body)["data"]) for path, body in tuple(collector.got)]
+                        return sorted((path, data["run"], data["state"]) for path, data in found)
+
+                    await until(lambda: len(told()) >= len(wanted))
+                    assert told() == sorted(wanted)
+            provider.let_go.set()
             await service.stop()
 
     drive(go())

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -28,6 +30,7 @@ from belljar.service.parts import parts
 from belljar.service.routes import Service
 from belljar.service.values import VALUES_MAX
 from tests.integration.service.support import Begun, Client, Held, Serving, connected, head, problem, said, serving
+from tests.integration.service.test_service_bounds import certified
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import in_time, until
@@ -103,6 +106,33 @@ def test_a_cookie_counts_for_the_api_only_where_a_page_of_ours_sends_it(service:
         ):
             problem(client.post("/v1/runs", json=ASKED, headers=headers), 403, "route.origin")
         assert client.post("/v1/runs", json=ASKED, headers=ours).status_code == 202
+
+
+def test_over_tls_no_other_host_can_give_a_browser_its_session(jar: Jar, tmp_path: Path) -> None:
+    """A host below the same domain can set cookies for all of it, but none whose name begins with `__Host-`."""
+    certificate, key = certified(tmp_path)
+    options = {"extras": parts()}
+    with (
+        serving(jar, models=[DemoModel()], options=options, tls_cert=certificate, tls_key=key) as service,
+        Client(service.url, "", verify=ssl.create_default_context(cafile=str(certificate))) as client,
+    ):
+        told = client.post("/login", data={"key": service.key}).headers["set-cookie"]
+        name, _, value = told.partition(";")[0].partition("=")
+        assert name == "__Host-belljar_session"
+        attributes = {one.strip().lower() for one in told.split(";")[1:]}
+        assert {"secure", "httponly", "path=/", "samesite=lax"} <= attributes
+        assert not any(one.startswith("domain") for one in attributes)
+        client.cookies.clear()
+        theirs = {"cookie": f"belljar_session={value}"}
+        assert client.get("/runs", headers=theirs).headers["location"] == "/login?next=%2Fruns"
+        problem(client.get("/v1/runs", headers=theirs), 401, "access.missing")
+        ours = {"cookie": f"belljar_session=theirs; {name}={value}"}
+        page = client.get("/runs", headers=ours)
+        assert (page.status_code, client.get("/v1/runs", headers=ours).status_code) == (200, 200)
+        word = page.text.partition('name="token" value="')[2].partition('"')[0]
+        gone = client.post("/logout", data={"token": word}, headers=ours).headers["set-cookie"]
+        assert gone.startswith(f'{name}="";')
+        assert "secure" in gone.lower()
 
 
 def test_a_head_of_the_login_is_no_attempt_to_log_in(service: Serving) -> None:
@@ -307,11 +337,11 @@ def test_an_end_that_hooks_cannot_be_told_of_is_said_to_the_operator(
         held.append(service)
         return Extra()
 
-    async def fail(*_: object) -> int:
+    async def fail(*_: object, **__: object) -> int:
         raise AuditUnavailable("the disk is full")
 
     with serving(jar, models=[DemoModel()], options={"extras": [*parts(), hold]}) as service, service.client() as admin:
-        held[0].hooks.tell = fail  # type: ignore[method-assign, assignment]
+        held[0].hooks.tell = fail  # type: ignore[method-assign]
         run = admin.post("/v1/runs", json=ASKED, headers={"prefer": "wait=60"}).json()["run"]
         until(lambda: f"the end of {run}: the disk is full" in caplog.text, what="it is said")
 

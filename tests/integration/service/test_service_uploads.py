@@ -33,12 +33,12 @@ def sent(client: Client, place: str, offset: int, data: bytes) -> httpx2.Respons
     return client.patch(place, content=data, headers=headers)
 
 
-def announced(service: Serving, place: str, size: int) -> bytes:
-    """The head of a request that will send an upload from its beginning."""
+def announced(service: Serving, place: str, size: int, *, key: str | None = None) -> bytes:
+    """The head of a request that will send an upload from its beginning, with this key, or the first one."""
     lines = [
         f"PATCH {place} HTTP/1.1",
         "host: 127.0.0.1",
-        f"authorization: Bearer {service.key}",
+        f"authorization: Bearer {service.key if key is None else key}",
         "tus-resumable: 1.0.0",
         "upload-offset: 0",
         "content-type: application/offset+octet-stream",

@@ -20,7 +20,7 @@ from belljar.errors import InvalidInput
 from belljar.host import Host
 from belljar.identity import Tenant
 from belljar.service.routes import Asking, Nothing, Route, own, whole_host
-from belljar.service.scopes import LIMIT_MAX, TenantName, below, named_tenant
+from belljar.service.scopes import LIMIT_MAX, TenantName, below, named_tenant, proof_of
 from belljar.service.streams import pieces, streamed
 
 __all__ = ["ROUTES", "CheckpointShown", "Evidence", "Proof", "ProofQuery", "RecordPage", "RecordShown", "RecordsQuery"]
@@ -173,7 +173,7 @@ async def _export(asking: Asking[Nothing, None]) -> Response:
         yield jsonl(records(asking.host.state.journal))
 
     headers = {"content-disposition": 'attachment; filename="audit.jsonl"', "cache-control": "no-store"}
-    return await streamed(pieces(everything, asking.reading()), "application/jsonl", headers)
+    return await streamed(pieces(everything, asking.reading()), "application/jsonl", headers, proof_of(asking))
 
 
 ROUTES = (

@@ -68,8 +68,11 @@ def _named(asking: Asking[Any, NewKey]) -> Tenant | None:
 async def _of_key(asking: Asking[Any, Any]) -> Tenant | None:
     key = asking.params["key"]
     asking.about = f"key:{key[:40]}"
-    tenant = (await asking.service.access.keys.get(key)).tenant
     error = InvalidInput(f"there is no key {key[:40]!a}: GET /v1/keys lists them", code="key.missing")
+    try:
+        tenant = (await asking.service.access.keys.get(key)).tenant
+    except InvalidInput:
+        raise error from None  # the same words as for somebody else's
     return no_such(asking, None if tenant is None else Tenant(tenant), error)
 
 

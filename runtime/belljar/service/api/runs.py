@@ -198,7 +198,7 @@ async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
     if form == "html":
         headers["content-security-policy"] = _PAGE_POLICY
-    return await streamed(pieces(made, asking.reading()), media, headers)
+    return await streamed(pieces(made, asking.reading()), media, headers, proof_of(asking))
 
 
 # -- events ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from belljar.context import Upload
 from belljar.errors import InvalidInput
 from belljar.identity import Tenant
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Refused, Route, Service, no_such
+from belljar.service.routes import Answer, Asking, Nothing, Refused, Route, no_such
+from belljar.service.scopes import proof_of
 
 __all__ = ["ROUTES", "UploadInfo"]
 
@@ -130,7 +131,7 @@ async def _append(asking: Asking[Nothing, Any]) -> Answer:
     request, uploads, upload = asking.request, asking.service.uploads, asking.params["upload"]
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _MEDIA:
         raise Refused(f"send the body as {_MEDIA}", code="route.media", headers={"accept": _MEDIA, **_TUS})
-    await _take(asking.service, request.stream(), upload, _number(asking, "Upload-Offset"))
+    await _take(asking, _number(asking, "Upload-Offset"))
     found = await _get(asking)
     if found.offset == found.length:
         assert asking.tenant is not None, "an upload has a tenant"
@@ -139,9 +140,13 @@ async def _append(asking: Asking[Nothing, Any]) -> Answer:
     return Answer(None, 204, _headers(found))
 
 
-async def _take(service: Service, stream: Any, upload: str, offset: int) -> None:
-    """Write what comes, up to a megabyte at a time. What came before a client went away is written, too."""
-    writing = service.uploads.writing(upload, offset)
+async def _take(asking: Asking[Nothing, Any], offset: int) -> None:
+    """Write what comes, up to a megabyte at a time. What came before a client went away is written, too.
+
+    A client may send for hours. So it is asked for again meanwhile: one whose key was revoked may send no more.
+    """
+    service, stream, proof = asking.service, asking.request.stream(), proof_of(asking)
+    writing = service.uploads.writing(asking.params["upload"], offset)
     write = await asyncio.to_thread(writing.__enter__)
     waiting = bytearray()
     try:
@@ -152,6 +157,7 @@ async def _take(service: Service, stream: Any, upload: str, offset: int) -> None
                 if part is None:
                     break
                 waiting += part
+                await proof.renew()
                 if len(waiting) >= _WRITE_BYTES:
                     data, waiting = bytes(waiting), bytearray()
                     await asyncio.to_thread(write, data)

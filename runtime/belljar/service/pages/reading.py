@@ -281,6 +281,7 @@ class HostReader:
         """The order of a run of which the log has nothing: it is queued, its box is being built, or it never began."""
         if self._queue is None:
             return None
+        run = _run_id(run)
         found = await self._queue.get(run)
         if await asyncio.to_thread(self._has_begun, run):
             return None

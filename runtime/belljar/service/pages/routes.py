@@ -55,12 +55,13 @@ from belljar.service.pages.seams import (
 )
 from belljar.service.problems import retry_after
 from belljar.service.records import address_of
+from belljar.service.routes import COOKIE, cookie_name
 from belljar.service.settings import DEMO
 
 __all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
 
-# The name of the session's cookie.
-SESSION: Final = "belljar_session"
+# The name of the session's cookie, but over TLS (`cookie_name`).
+SESSION: Final = COOKIE
 
 # Who sends a request: None if that is nobody known. Raises a `Refusal` for a credential that is not good, and `Busy`
 # where too much of theirs is under way.
@@ -304,14 +305,15 @@ class _Pages:
         answer = RedirectResponse(there, 303, HEADERS)
         is_safe = request.url.scheme == "https"
         how: dict[str, Any] = {"path": "/", "secure": is_safe, "httponly": True, "samesite": "lax"}
-        answer.set_cookie(SESSION, login.cookie, max_age=login.for_s, **how)
+        answer.set_cookie(cookie_name(request), login.cookie, max_age=login.for_s, **how)
         await self._record(request, None, answer, None)
         return answer
 
     async def logout(self, request: Request, visitor: Visitor) -> Response:
         await self._form(request, visitor)
         response = RedirectResponse("/login", 303, HEADERS)
-        response.delete_cookie(SESSION, path="/", httponly=True, samesite="lax")
+        is_safe = request.url.scheme == "https"
+        response.delete_cookie(cookie_name(request), path="/", secure=is_safe, httponly=True, samesite="lax")
         return response
 
     # ----------------------------------------------------------------------------------------------------------- runs
