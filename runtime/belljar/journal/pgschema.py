@@ -46,6 +46,7 @@ __all__ = [
     "is_there",
     "load_statement",
     "prepare",
+    "version",
     "write_statement",
     "wrong_version",
 ]
@@ -223,11 +224,28 @@ def wrong_version(server: Server) -> str | None:
     version = _version(server)
     if version is None or version == VERSION:
         return None
-    who, remedy = ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it")
+    who, remedy = (
+        ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it (`belljar state migrate`)")
+    )
     return (
         f"its format {version} is not known here, where {VERSION} is the latest; {who} Belljar made it: {remedy}, "
         "or choose another database"
     )
+
+
+def version(server: Server) -> int | None:
+    """Of a journal that is older or of this version; None where there is none.
+
+    Raises:
+        StoreError: it is of a newer version, or something else.
+    """
+    if not is_there(server):
+        return None
+    if (found := _version(server)) is None:
+        raise StoreError("its head is not as we make it; set the database aside for inspection")
+    if found > VERSION and (wrong := wrong_version(server)) is not None:
+        raise StoreError(wrong)
+    return found
 
 
 def foreign(server: Server) -> str | None:
