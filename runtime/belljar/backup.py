@@ -69,10 +69,17 @@ def back_up(log: Log, folder: Path) -> Backup:
     """Copy the journal into a folder, which is created if missing. Stops nobody who writes.
 
     Raises:
-        InvalidInput: `audit.missing`: there is no journal; `backup.exists`: the folder has one already.
+        InvalidInput: `audit.missing`: there is no journal; `backup.exists`: the folder has one already;
+            `backup.path`: its path is not valid UTF-8.
         AuditUnavailable: the journal cannot be read.
         HostFault: the copy cannot be written.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"the path {str(folder)[:200]!a} is not valid UTF-8: name another folder", code="backup.path"
+        ) from None
     sources = _sources(log)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

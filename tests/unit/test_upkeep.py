@@ -196,6 +196,13 @@ def test_a_journal_on_a_server_is_told_with_its_hosts(state: State, postgres: Po
     postgres.drop()
 
 
+def test_a_copy_in_a_folder_that_no_document_could_name_is_refused(state: State, tmp_path: Path) -> None:
+    fill(state)
+    with pytest.raises(InvalidInput, match="is not valid UTF-8: name another folder"):
+        back_up(state.root / "audit.db", Path(os.fsdecode(bytes(tmp_path) + b"/copy\xff")))
+    assert sorted(tmp_path.iterdir()) == [state.root]
+
+
 # -- migrating ---------------------------------------------------------------------------------------------------------
 
 

@@ -269,9 +269,11 @@ def _version(server: Server) -> int | None:
 
 # One line for each thing in the schema that can change what a statement does.
 _LAYOUT: Final = r"""
-WITH ours AS (SELECT oid, relname, relkind, relrowsecurity FROM pg_class
+WITH ours AS (SELECT oid, relname, relkind, relpersistence, relrowsecurity FROM pg_class
               WHERE relnamespace = to_regnamespace('belljar'))
 SELECT concat('relation ', relname, ' ', relkind, CASE WHEN relrowsecurity THEN ' secured' END) FROM ours
+UNION ALL
+SELECT concat('unlogged ', relname) FROM ours WHERE relpersistence <> 'p'
 UNION ALL
 SELECT concat('column ', relname, '.', attname, ' ', format_type(atttypid, atttypmod),
               CASE WHEN attnotnull THEN ' always' END, CASE WHEN atthasdef THEN ' default' END)

@@ -34,13 +34,16 @@ _READING_S: Final = 600.0
 _VERSION_MIN: Final = 15
 
 # Errors of the server after which there is no connection, or none yet.
-_GONE: Final = ("08", "57P", "25P03")
+# The last is of a session that is not ours alone any more: somebody between us and the server dropped its statements.
+_GONE: Final = ("08", "57P", "25P03", "26")
 _ADVICE: Final = {
     "53100": "the server's disk is full; free some space",
     "53300": "the server has no connection left; end some, or raise its max_connections",
     "55P03": "another host holds it for more than {patience:g} s; find and end that process",
     "57014": "the server took more than {patience:g} s; look at its load",
     "25006": "the server is read-only; name the primary in the URL",
+    "22023": "{said}; if the URL says so, leave it out there",
+    "42704": "{said}; if the URL names it, leave it out there",
     "3D000": "{said}; create it or choose another",
     "42501": "{said}; grant it to the user in the URL",
     "BJ001": "{said}",
@@ -109,7 +112,9 @@ class Server:
                 break
             except (asyncpg.ClientConfigurationError, ValueError):
                 # Its text may quote the URL.
-                raise StoreError("the URL is not valid; use postgresql://user@host:port/database") from None
+                raise StoreError(
+                    "the URL is not valid, or an option in it; use postgresql://user@host:port/database"
+                ) from None
             except Exception as error:
                 passing = isinstance(error, OSError | asyncpg.InternalClientError) or _is_gone(error)
                 deadline = starting if isinstance(error, asyncpg.CannotConnectNowError) else until
@@ -168,6 +173,7 @@ class Server:
                 "default_transaction_isolation": "read committed",
                 "default_transaction_read_only": "on" if self._reading else "off",
                 "synchronous_commit": "on",  # any session may be set up without
+                "client_min_messages": "warning",  # likewise: a commit that was not replicated is only a warning
                 "lock_timeout": _ms(self._patience_s),
                 "statement_timeout": _ms(self._answer_s - _SPARE_S / 2),
                 "idle_in_transaction_session_timeout": _ms(_READING_S if self._reading else self._patience_s / 2),
@@ -210,7 +216,9 @@ class Server:
         if isinstance(error, TimeoutError):
             return f"the server did not answer within {self._patience_s:g} s; check its address and the network"
         if isinstance(error, OSError):
-            return f"the server cannot be reached ({said}); check that it runs, and the address"
+            return (
+                f"the server cannot be reached ({said}); check that it runs, the address, and files that the URL names"
+            )
         if isinstance(error, asyncpg.InternalClientError):
             return "no server of the URL takes writes; name the primary"
         state = getattr(error, "sqlstate", None) or ""

@@ -354,10 +354,11 @@ def _identities(files: Iterable[os.stat_result]) -> list[tuple[int, int]]:
 def _create_private(path: Path) -> None:
     """Create the file readable by its owner only; SQLite gives its side files the same mode.
 
-    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it.
+    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it. Where there is
+    a symbolic link to a file that is not there yet, SQLite would create that one, for everybody to read.
     """
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def _os_advice(error: OSError) -> str:

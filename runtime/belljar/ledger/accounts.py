@@ -522,6 +522,8 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
     if end is not None:
         when = f"for the {limit.period} {limit.key.replace('T', ' ')} (UTC)"
         remedy = f"wait for the next {limit.period}, which begins at {end:%Y-%m-%d %H:%M} (UTC)"
+    if wanted + spare > bound:
+        remedy = "raise the limit"  # no wait would help
     parts = [(used, "used"), (held, "held by work under way"), (spare, "kept for the root model")]
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
