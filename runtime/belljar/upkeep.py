@@ -27,6 +27,7 @@ from belljar.journal import migrate_database, shown
 from belljar.journal.schema import OLD_LEDGER, SCHEMA
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import BOOKS, columns
+from belljar.keys import Keys
 from belljar.ledger import Amounts
 from belljar.owners import living
 from belljar.quotas import differences
@@ -117,15 +118,17 @@ class Step(msgspec.Struct, frozen=True):
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def examine(state: State, witness: Address | None = None) -> StateReport:
+def examine(state: State, witness: Address | None = None, keys: Keys | None = None) -> StateReport:
     """Look at everything, and change nothing. What cannot be opened or is not sound is in the report, not raised.
+
+    With the `keys` of this host, what they know of the log counts, as in `verify`: that it was longer, or another one.
 
     Raises:
         LedgerUnavailable: the folder of owners cannot be used.
         HostFault: the folder of contexts cannot be read.
     """
     alive = _living(state)
-    journal, of_runs = _journal(state, alive)
+    journal, of_runs = _journal(state, alive, keys)
     # Whoever was alive before or after that was not dead when its runs were looked at.
     alive.update((name, True) for name, lives in _living(state).items() if lives)
     return StateReport(
@@ -151,7 +154,7 @@ def _free_bytes(folder: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _journal(state: State, alive: dict[str, bool]) -> tuple[JournalReport, dict[str, int]]:
+def _journal(state: State, alive: dict[str, bool], keys: Keys | None) -> tuple[JournalReport, dict[str, int]]:
     """The journal, and how many open runs each owner has. Hosts that share it are added to `alive`."""
     log = state.journal
     nothing = JournalReport(where=_where(log), has_older_ledger=_older_ledger(log) is not None)
@@ -160,25 +163,25 @@ def _journal(state: State, alive: dict[str, bool]) -> tuple[JournalReport, dict[
             number, latest = source.format()
             found = msgspec.structs.replace(nothing, exists=True, format=number, format_latest=latest)
             held, of_runs = _under_way(source, alive, is_shared=state.url is not None)
+        report, problems = soundness(log, keys)
     except InvalidInput:  # there is none yet
         return nothing, {}
     except AuditUnavailable as error:
         return msgspec.structs.replace(nothing, exists=True, error=str(error)), {}
     except UNREADABLE as error:
         return msgspec.structs.replace(nothing, exists=True, error=f"{nothing.where} cannot be read: {error}"), {}
-    report, problems = soundness(log)
     found = msgspec.structs.replace(found, records=report.records, runs=report.runs, head=report.head)
     return msgspec.structs.replace(found, problems=problems, held=held, open_runs=sum(of_runs.values())), of_runs
 
 
-def soundness(log: Log) -> tuple[Report, list[str]]:
-    """Whether the log verifies and the ledger adds up: the log's report, and the problems of both.
+def soundness(log: Log, keys: Keys | None = None) -> tuple[Report, list[str]]:
+    """Whether the log verifies, with these keys, and the ledger adds up: the log's report, and the problems of both.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
-        AuditUnavailable: it cannot be opened.
+        AuditUnavailable: it cannot be opened, or the keys folder cannot be used.
     """
-    report = verify(log)
+    report = verify(log, keys=keys)
     more: list[str] = []
     try:
         more += looked_at(log, _damage, operator.not_)

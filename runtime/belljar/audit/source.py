@@ -268,7 +268,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         if db is not None:
             db.close()
         raise AuditUnavailable(
-            f"cannot open the audit log {path}: {error}; check its permissions, or copy it and its -wal file elsewhere"
+            f"cannot open the audit log {path}: {error}; check its permissions and the disk, or copy it and its "
+            "-wal file elsewhere"
         ) from error
     return db
 
