@@ -297,7 +297,7 @@ class SqliteStore:
             raise self._unavailable(f"cannot open {self._name}: {odd}")
         if ledger is not None:
             # Before it is detached: whoever still has it open finds it gone. What was copied is never copied again.
-            ledger.rename(ledger.with_name(f"{ledger.name}.migrated"))
+            _set_aside(db, ledger)
             db.execute("DETACH old")
 
     def _odd_after_migration(self, db: sqlite3.Connection, ledger: Path | None) -> str | None:
@@ -328,6 +328,16 @@ class SqliteStore:
             return None
         db.execute("ATTACH ? AS old", (str(beside),))
         return beside
+
+
+def _set_aside(db: sqlite3.Connection, ledger: Path) -> None:
+    """Another process may have been faster: then it is gone, or has no table, since attaching what was gone made it."""
+    is_ours = db.execute("SELECT 1 FROM old.sqlite_master LIMIT 1").fetchall()
+    with contextlib.suppress(FileNotFoundError):
+        if is_ours:
+            ledger.rename(ledger.with_name(f"{ledger.name}.migrated"))
+        else:
+            ledger.unlink()
 
 
 def _where(table: Table[Any]) -> str:
