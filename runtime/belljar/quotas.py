@@ -187,8 +187,6 @@ class Quotas:
         for name in bounds:
             if name not in LIMITED:
                 raise TypeError(f"{name!r} is not a limit: use {', '.join(LIMITED)}")
-        if not bounds:
-            raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
         (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
         return limits
 
@@ -196,6 +194,9 @@ class Quotas:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "a text that says who changes it")
+        if not changes or not all(changes.values()):
+            # A level for which nothing is set has its policy's limits; one for which no bound is set would have none.
+            raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
         ledger, audit = self._writing()
         return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
 

@@ -23,6 +23,7 @@ from belljar.errors import AuditUnavailable, HostFault, InvalidInput, LedgerUnav
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.pgschema import VERSION
+from belljar.journal.pgserver import Server
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.tables import LIMITED, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
@@ -393,6 +394,15 @@ def test_no_message_has_the_password(bad: str, words: str) -> None:
 )
 def test_an_option_of_the_url_that_is_at_fault_is_said_to_be(url: str, option: str, words: str) -> None:
     assert words in refused(f"{url}&{option}")
+
+
+def test_a_pooler_that_takes_no_settings_is_said_to_be_one() -> None:
+    server = Server("postgresql://127.0.0.1:1/db", patience_s=1.0)
+    error = asyncpg.ProtocolViolationError("unsupported startup parameter: lock_timeout")
+    assert server._advice(error).endswith(
+        "lock_timeout; name the server itself in the URL, if there is a pooler before it"
+    )
+    server.close()
 
 
 def test_a_session_that_lost_its_prepared_statements_is_left_and_nothing_is_lost(url: str) -> None:

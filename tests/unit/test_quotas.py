@@ -149,6 +149,20 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
     assert changes(path) == []
 
 
+@pytest.mark.parametrize("nothing", [{}, {"day": {}}, {"month": {"calls": 1}, "day": {}}])
+def test_a_change_of_nothing_is_refused_and_does_not_lift_the_policys_limits(path: Path, nothing: Any) -> None:
+    """Where anything is set for a level, its policy says nothing any more: a row without a bound would free it."""
+
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            with pytest.raises(InvalidInput, match="no limit is named") as caught:
+                await quotas.change("acme", nothing)
+            assert caught.value.code == "limit.invalid"
+
+    asyncio.run(main())
+    assert changes(path) == []
+
+
 @pytest.mark.parametrize("tenant", ["", "../../etc", "a//b", "/a", "A", "a b", "a" * 64, "\ud800", 7, b"acme"])
 def test_every_question_refuses_what_is_no_tenant(path: Path, tenant: Any) -> None:
     async def main() -> None:

@@ -196,6 +196,25 @@ def test_a_journal_on_a_server_is_told_with_its_hosts(state: State, postgres: Po
     postgres.drop()
 
 
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_journal_in_a_folder_that_nothing_can_be_written_to_is_copied(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    """On a snapshot of a disk. SQLite makes its side files even to read, where it is not told that nobody writes."""
+    fill(state)
+    file = state.root / "audit.db"
+    with closing(sqlite3.connect(file)) as writer:
+        if in_use:
+            writer.execute("SELECT 1 FROM records").fetchall()
+        before = sorted(path.name for path in state.root.iterdir())
+        access = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: path != state.root and access(path, mode))
+        monkeypatch.setattr("belljar.backup._PATIENCE_S", None)  # of what would write
+        assert back_up(file, tmp_path / "copy").problems == []
+        assert sorted(path.name for path in state.root.iterdir()) == before
+    assert verify(tmp_path / "copy" / "audit.db").head == verify(file).head
+
+
 def test_a_copy_in_a_folder_that_no_document_could_name_is_refused(state: State, tmp_path: Path) -> None:
     fill(state)
     with pytest.raises(InvalidInput, match="is not valid UTF-8: name another folder"):

@@ -26,7 +26,7 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
-__all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source", "reading"]
+__all__ = ["UNREADABLE", "Log", "Row", "Source", "connected", "looked_at", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
@@ -168,7 +168,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._db = _connect(path)
+        self._db = connected(path)
         self._db.execute("BEGIN")  # one snapshot for all that is read
         if (newer := _newer(self._db)) is not None:
             self.close()
@@ -252,7 +252,11 @@ def _head(source: Source) -> int:
     return found or 0
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection to the file of a log that only reads, and creates nothing beside a log that nobody has open.
+
+    Raises: as `open_source`.
+    """
     if not path.is_file():
         raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
     mode = "mode=ro" if _is_in_use(path) else "mode=ro&immutable=1"

@@ -42,6 +42,7 @@ _ADVICE: Final = {
     "55P03": "another host holds it for more than {patience:g} s; find and end that process",
     "57014": "the server took more than {patience:g} s; look at its load",
     "25006": "the server is read-only; name the primary in the URL",
+    "08P01": "{said}; name the server itself in the URL, if there is a pooler before it",
     "22023": "{said}; if the URL says so, leave it out there",
     "42704": "{said}; if the URL names it, leave it out there",
     "3D000": "{said}; create it or choose another",
