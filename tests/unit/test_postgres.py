@@ -40,6 +40,8 @@ ACME = Tenant("acme")
 NONE = (None,) * len(LIMITED)
 FREE = Limits("total", None, None, None, None, None)
 ONE = Amounts(calls=1)
+END_ALL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 TOTAL = "FROM belljar.balances WHERE account = 'acme' AND key = 'total'"
 
 
@@ -394,6 +396,37 @@ def test_no_message_has_the_password(bad: str, words: str) -> None:
 )
 def test_an_option_of_the_url_that_is_at_fault_is_said_to_be(url: str, option: str, words: str) -> None:
     assert words in refused(f"{url}&{option}")
+
+
+def test_a_connection_that_the_server_ends_as_it_is_used_costs_no_host_its_journal(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client can be in the middle of hearing so, and has an error of its own for that."""
+
+    async def main() -> None:
+        async with hosts(url) as [host]:
+            await host.open_run()
+            await host.warm()
+            server, before = host.store._server, (await host.ledger.balance("acme", "total")).used.calls
+            wait, broken = server._wait, [True]
+
+            def halfway(work: Any, seconds: float) -> Any:
+                if broken:
+                    broken.clear()
+                    work.close()
+                    raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+                return wait(work, seconds)
+
+            monkeypatch.setattr(server, "_wait", halfway)
+            await host.spend()
+            assert not broken
+            for _ in range(10):
+                await asyncio.to_thread(sql, url, END_ALL)
+                await host.spend()
+            assert (await host.ledger.balance("acme", "total")).used.calls == before + 11
+            assert await host.ledger.check_books() == []
+
+    asyncio.run(main())
 
 
 def test_a_pooler_that_takes_no_settings_is_said_to_be_one() -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from belljar.journal.draft import Stale, StoreError
 
@@ -33,6 +34,8 @@ _AGAIN_S: Final = 0.05  # between two attempts to connect
 _READING_S: Final = 600.0
 _VERSION_MIN: Final = 15
 
+# The two trees of the client's own errors.
+_CLIENT: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 # Errors of the server after which there is no connection, or none yet.
 # The last is of a session that is not ours alone any more: somebody between us and the server dropped its statements.
 _GONE: Final = ("08", "57P", "25P03", "26")
@@ -196,8 +199,9 @@ class Server:
             raise Unanswered(
                 f"the server did not answer within {self._answer_s:g} s; check the network and its load"
             ) from None
-        except (OSError, UnicodeError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            gone = not self.is_open or isinstance(error, OSError) or _is_gone(error)
+        except (OSError, UnicodeError, OverflowError, asyncpg.PostgresError, *_CLIENT) as error:
+            # A connection that is being ended by the server can be in no state that the client has a word for.
+            gone = not self.is_open or isinstance(error, OSError | asyncpg.InternalClientError) or _is_gone(error)
             if gone:
                 self.drop()
             kind = Lost if gone else Locked if isinstance(error, asyncpg.LockNotAvailableError) else StoreError
@@ -220,8 +224,10 @@ class Server:
             return (
                 f"the server cannot be reached ({said}); check that it runs, the address, and files that the URL names"
             )
-        if isinstance(error, asyncpg.InternalClientError):
+        if isinstance(error, TargetServerAttributeNotMatched):
             return "no server of the URL takes writes; name the primary"
+        if isinstance(error, asyncpg.InternalClientError):
+            return f"the connection to the server broke ({said}); check the network"
         state = getattr(error, "sqlstate", None) or ""
         text = _ADVICE.get(state) or _ADVICE_OF_CLASS.get(state[:2]) or "{said}; check the server"
         return text.format(said=said, patience=self._patience_s)
