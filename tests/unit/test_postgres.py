@@ -408,11 +408,11 @@ def test_a_connection_that_the_server_ends_as_it_is_used_costs_no_host_its_journ
             await host.open_run()
             await host.warm()
             server, before = host.store._server, (await host.ledger.balance("acme", "total")).used.calls
-            wait, broken = server._wait, [True]
+            wait, broken = server._wait, [1, 2]
 
             def halfway(work: Any, seconds: float) -> Any:
                 if broken:
-                    broken.clear()
+                    broken.pop()
                     work.close()
                     raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
                 return wait(work, seconds)
