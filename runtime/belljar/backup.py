@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from belljar.audit import Log
-from belljar.audit.source import Source, open_source
+from belljar.audit.source import Source, connected, open_source
 from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.journal import StoreError, shown
@@ -69,10 +69,17 @@ def back_up(log: Log, folder: Path) -> Backup:
     """Copy the journal into a folder, which is created if missing. Stops nobody who writes.
 
     Raises:
-        InvalidInput: `audit.missing`: there is no journal; `backup.exists`: the folder has one already.
+        InvalidInput: `audit.missing`: there is no journal; `backup.exists`: the folder has one already;
+            `backup.path`: its path is not valid UTF-8.
         AuditUnavailable: the journal cannot be read.
         HostFault: the copy cannot be written.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"the path {str(folder)[:200]!a} is not valid UTF-8: name another folder", code="backup.path"
+        ) from None
     sources = _sources(log)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,13 +151,19 @@ def _copy(log: Log, draft: Path) -> None:
 
 
 def _copy_file(path: Path, target: sqlite3.Connection) -> None:
-    # Not read-only: whoever has the file open last removes the side files that SQLite needs to read it.
-    place = f"{path.absolute().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)) as source:
+    with closing(_opened(path)) as source:
         source.execute("PRAGMA query_only=ON")
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_master").fetchall()  # the snapshot is of this moment
         source.backup(target, pages=_STEP_PAGES, progress=_between_steps)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    if not os.access(path.resolve().parent, os.W_OK):  # a snapshot of a disk, say
+        return connected(path)
+    # Not read-only: whoever has the file open last removes the side files that SQLite needs to read it.
+    place = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)
 
 
 def _between_steps(_status: int, _left: int, _pages: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.events import HOST_RUNS, QueryDenied, QuotaChanged, RequestRefused, RunStarted
 from belljar.audit.read import parse
-from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
+from belljar.audit.source import UNREADABLE, Log, Row, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, opened_journal
@@ -59,6 +60,11 @@ __all__ = [
 _T = TypeVar("_T")
 # Counts the bytes of contexts that each tenant has, without those below it.
 Stored: TypeAlias = Callable[[], Mapping[Tenant, int]]
+# What of the log is compared with the ledger.
+_COMPARED: Final = CHARGING | {QuotaChanged.name}
+# The version of the records since which log and ledger are written at once.
+_ONE_JOURNAL_SINCE: Final = 3
+_RECORD_VERSION: Final = re.compile(rb'"v":(\d{1,9})}\Z')
 # Codes of refusals by a quota: also the run's own bound on reads, and the tenant's on what is stored.
 _OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total", "context.stored")
 
@@ -181,8 +187,6 @@ class Quotas:
         for name in bounds:
             if name not in LIMITED:
                 raise TypeError(f"{name!r} is not a limit: use {', '.join(LIMITED)}")
-        if not bounds:
-            raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
         (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
         return limits
 
@@ -190,6 +194,9 @@ class Quotas:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "a text that says who changes it")
+        if not changes or not all(changes.values()):
+            # A level for which nothing is set has its policy's limits; one for which no bound is set would have none.
+            raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
         ledger, audit = self._writing()
         return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
 
@@ -319,19 +326,78 @@ def differences(log: Log) -> list[str]:
 
 def _differences(log: Log) -> list[str]:
     with _snapshot(log) as source:
-        charges = Charges()
+        charges, bounds = Charges(), _Bounds()
         for seq, run, body, _ in source.rows():
-            if isinstance(body, bytes) and isinstance(run, str) and _is_charging(body):
+            if isinstance(body, bytes) and isinstance(run, str) and _is_compared(body):
                 try:
-                    charges.feed(run, parse(seq, body).typed)
+                    event = parse(seq, body).typed
                 except ValueError as error:
                     raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
-        return [*check_books(_ask(source)), *charges.differences(_ask(source))]
+                charges.feed(run, event)
+                bounds.feed(event)
+        ask = _ask(source)
+        gone = [run for run in charges.unknown(ask) if _is_of_one_journal(source.rows(run))]
+        return [
+            *check_books(ask),
+            *charges.differences(ask),
+            *(f"run {run[:80]!a} was charged something in the log, and the ledger does not know it" for run in gone),
+            *bounds.differences(ask, of_all=_is_of_one_journal(source.rows(seq=1))),
+        ]
 
 
-def _is_charging(body: bytes) -> bool:
+def _is_compared(body: bytes) -> bool:
     tail = TAIL.search(body[-TAIL_BYTES_MAX:])
-    return tail is not None and tail[1].decode() in CHARGING
+    return tail is not None and tail[1].decode() in _COMPARED
+
+
+def _is_of_one_journal(rows: Iterator[Row]) -> bool:
+    """Whether the first record was written in one transaction with what the ledger has of it: older ones were not."""
+    body = next((row[2] for row in rows), None)
+    version = _RECORD_VERSION.search(body[-TAIL_BYTES_MAX:]) if isinstance(body, bytes) else None
+    return version is None or int(version[1]) >= _ONE_JOURNAL_SINCE
+
+
+class _Bounds:
+    """The limits that were set, from the log; `feed` takes what was written of them, in order."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], tuple[int | None, ...]] = {}
+        self._named: set[tuple[str, str]] = set()
+
+    def feed(self, event: object) -> None:
+        if not isinstance(event, QuotaChanged):
+            return
+        place = (event.tenant, event.period)
+        self._named.add(place)
+        if event.cleared:
+            self._said.pop(place, None)
+        else:
+            self._said[place] = tuple(getattr(event, name) for name in LIMITED)
+
+    def differences(self, ask: Ask, *, of_all: bool) -> list[str]:
+        """Compare with the ledger, in the snapshot that the records are of: one line for each limit that differs.
+
+        A log that an older version began says nothing of limits that it set; so not `of_all`, but only of those that
+        the log names.
+        """
+        rows = ask(f"SELECT account, period, {', '.join(LIMITED)} FROM limits")  # noqa: S608 (constants)
+        there = {(str(row[0]), str(row[1])): row[2:] for row in rows}
+        nothing = (None,) * len(LIMITED)
+        return [
+            f"{account[:80]} {period[:80]}: the limit of {name} is {_shown(bound)}, the log says {_shown(said)}"
+            for account, period in sorted(self._named | (there.keys() if of_all else set()))
+            for name, bound, said in zip(
+                LIMITED,
+                there.get((account, period), nothing),
+                self._said.get((account, period), nothing),
+                strict=True,
+            )
+            if bound != said
+        ]
+
+
+def _shown(bound: object) -> str:
+    return "none" if bound is None else ascii(bound)[:80]
 
 
 def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:

@@ -27,12 +27,24 @@ class State(msgspec.Struct, frozen=True):
         """The folder `root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder.
 
         Where its journal is, `config` decides.
+
+        Raises:
+            InvalidInput: `state.path`: it is not valid UTF-8, so no document could name it.
         """
         if root is None:
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        return cls(Path(root).expanduser().absolute())
+        folder = Path(root).expanduser().absolute()
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"the path of the state folder, {str(folder)[:200]!a}, is not valid UTF-8: name another with "
+                "--state or BELLJAR_HOME",
+                code="state.path",
+            ) from None
+        return cls(folder)
 
     @property
     def journal(self) -> Path | str:

@@ -9,6 +9,7 @@ present format in one transaction, and each tenant's contexts become so step by 
 
 from __future__ import annotations
 
+import operator
 import os
 from contextlib import closing
 from pathlib import Path
@@ -17,15 +18,16 @@ from typing import Final
 import msgspec
 
 from belljar.audit import Log, Report, verify
-from belljar.audit.source import UNREADABLE, Source, open_source
+from belljar.audit.source import UNREADABLE, Source, looked_at, open_source
 from belljar.audit.witness import Address, Told, told_in
 from belljar.context import ContextStores
 from belljar.context.formats import FORMAT
 from belljar.errors import AuditUnavailable, BelljarError, HostFault, InvalidInput
-from belljar.journal import shown
+from belljar.journal import migrate_database, shown
 from belljar.journal.schema import OLD_LEDGER, SCHEMA
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import BOOKS, columns
+from belljar.keys import Keys
 from belljar.ledger import Amounts
 from belljar.owners import living
 from belljar.quotas import differences
@@ -116,15 +118,17 @@ class Step(msgspec.Struct, frozen=True):
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def examine(state: State, witness: Address | None = None) -> StateReport:
+def examine(state: State, witness: Address | None = None, keys: Keys | None = None) -> StateReport:
     """Look at everything, and change nothing. What cannot be opened or is not sound is in the report, not raised.
+
+    With the `keys` of this host, what they know of the log counts, as in `verify`: that it was longer, or another one.
 
     Raises:
         LedgerUnavailable: the folder of owners cannot be used.
         HostFault: the folder of contexts cannot be read.
     """
     alive = _living(state)
-    journal, of_runs = _journal(state, alive)
+    journal, of_runs = _journal(state, alive, keys)
     # Whoever was alive before or after that was not dead when its runs were looked at.
     alive.update((name, True) for name, lives in _living(state).items() if lives)
     return StateReport(
@@ -150,7 +154,7 @@ def _free_bytes(folder: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _journal(state: State, alive: dict[str, bool]) -> tuple[JournalReport, dict[str, int]]:
+def _journal(state: State, alive: dict[str, bool], keys: Keys | None) -> tuple[JournalReport, dict[str, int]]:
     """The journal, and how many open runs each owner has. Hosts that share it are added to `alive`."""
     log = state.journal
     nothing = JournalReport(where=_where(log), has_older_ledger=_older_ledger(log) is not None)
@@ -158,35 +162,43 @@ def _journal(state: State, alive: dict[str, bool]) -> tuple[JournalReport, dict[
         with closing(open_source(log)) as source:
             number, latest = source.format()
             found = msgspec.structs.replace(nothing, exists=True, format=number, format_latest=latest)
-            if number > latest:
-                raise AuditUnavailable(_newer(nothing.where, number, latest))
             held, of_runs = _under_way(source, alive, is_shared=state.url is not None)
+        report, problems = soundness(log, keys)
     except InvalidInput:  # there is none yet
         return nothing, {}
     except AuditUnavailable as error:
         return msgspec.structs.replace(nothing, exists=True, error=str(error)), {}
     except UNREADABLE as error:
         return msgspec.structs.replace(nothing, exists=True, error=f"{nothing.where} cannot be read: {error}"), {}
-    report, problems = soundness(log)
     found = msgspec.structs.replace(found, records=report.records, runs=report.runs, head=report.head)
     return msgspec.structs.replace(found, problems=problems, held=held, open_runs=sum(of_runs.values())), of_runs
 
 
-def soundness(log: Log) -> tuple[Report, list[str]]:
-    """Whether the log verifies and the ledger adds up: the log's report, and the problems of both.
+def soundness(log: Log, keys: Keys | None = None) -> tuple[Report, list[str]]:
+    """Whether the log verifies, with these keys, and the ledger adds up: the log's report, and the problems of both.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
-        AuditUnavailable: it cannot be opened.
+        AuditUnavailable: it cannot be opened, or the keys folder cannot be used.
     """
-    report = verify(log)
+    report = verify(log, keys=keys)
+    more: list[str] = []
     try:
+        more += looked_at(log, _damage, operator.not_)
         with closing(open_source(log)) as source:
             has_ledger = source.has_ledger()
-        more = differences(log) if has_ledger else []  # an older one is looked at when it is taken over
+        more += differences(log) if has_ledger else []  # an older one is looked at when it is taken over
     except (BelljarError, *UNREADABLE) as error:
-        more = [] if report.problems else [str(error)]
+        more += [] if report.problems or more else [str(error)]
     return report, [*report.problems, *(line for line in more if line not in report.problems)]
+
+
+def _damage(log: Log) -> list[str]:
+    """What neither the log's records nor the ledger's sums come by: an index, a table that is empty so far."""
+    with closing(open_source(log)) as source:
+        # A table of somebody else could have anything in it that is to be computed.
+        damage = source.damage() if source.foreign() is None else None
+        return [] if damage is None else [f"{source.name} is damaged: {damage}"]
 
 
 def _under_way(source: Source, alive: dict[str, bool], *, is_shared: bool) -> tuple[Amounts, dict[str, int]]:
@@ -249,22 +261,23 @@ def migrate(state: State, *, dry_run: bool = False) -> list[Step]:
 
 
 def _migrate_journal(log: Log, *, dry_run: bool) -> list[Step]:
+    if isinstance(log, str):
+        done = migrate_database(log, dry_run=dry_run, unavailable=AuditUnavailable)
+        return [] if done is None else [Step(shown(log), *done)]
     number, ledger = _format(log), _older_ledger(log)
-    if isinstance(log, str) or (number is None and ledger is None):
-        return []  # a server has the format of this version, or was refused
+    if number is None and ledger is None:
+        return []
     if not dry_run:
         SqliteStore(log, name=f"the journal {log}", unavailable=AuditUnavailable).close()
     steps = [Step(str(log), number or 0, SCHEMA.version)] if number != SCHEMA.version else []
     return [*steps, *([Step(str(ledger), OLD_LEDGER.version, SCHEMA.version)] if ledger is not None else [])]
 
 
-def _format(log: Log) -> int | None:
+def _format(log: Path) -> int | None:
     """The journal's format; None where there is no journal. Refuses a newer one, and one that is not as we make it."""
     try:
         with closing(open_source(log)) as source:
-            number, latest = source.format()
-            if number > latest:
-                raise AuditUnavailable(_newer(_where(log), number, latest))
+            number, _ = source.format()
             if (odd := source.foreign()) is not None:
                 raise AuditUnavailable(f"{_where(log)} is not as we make it: {odd}; set it aside for inspection")
             return number

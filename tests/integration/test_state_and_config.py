@@ -109,6 +109,21 @@ def test_a_host_at_work_and_a_dead_one_are_told_apart(jar: Jar) -> None:
     assert (found["owners"], found["journal"]["open_runs"]) == ([], 0)
 
 
+def test_an_old_copy_in_the_place_of_a_log_is_told_with_9(jar: Jar) -> None:
+    """Its records are as they were, and its ledger adds up: that there were more, only the keys folder knows."""
+    assert jar.exec("print(1)").code == 0
+    assert jar("state", "backup", jar.work / "copy").code == 0
+    assert jar.exec("print(2)").code == 0
+    assert jar("state", "check").code == 0
+    shutil.copy(jar.work / "copy" / "audit.db", jar.journal)
+    checked = jar("state", "check")
+    assert checked.code == 9
+    assert "what was signed last is of" in checked.complaint
+    assert "the log verifies" not in checked.stdout
+    assert jar("audit", "checkpoint", "--accept-restored").code == 0
+    assert jar("state", "check").code == 0
+
+
 def test_a_log_that_was_changed_is_told_with_9(jar: Jar) -> None:
     assert jar.exec("print(1)").code == 0
     copy = jar.work / "copy"

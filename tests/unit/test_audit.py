@@ -767,7 +767,6 @@ QUIET = "CREATE TRIGGER quiet BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE
         (["CREATE TABLE notes (x)"], "the table 'notes' in it is not ours"),
         (["CREATE INDEX seqs ON records (hash)"], "the index 'seqs' in it is not ours"),
         (["ALTER TABLE records ADD COLUMN x"], "its records are not a table as we make it"),
-        (["PRAGMA user_version=9"], "a newer Belljar made it"),
         (["ALTER TABLE records RENAME TO old", "CREATE VIEW records AS SELECT * FROM old"], "not a table"),
     ],
 )

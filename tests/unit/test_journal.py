@@ -364,6 +364,18 @@ def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert modes == [0o600] * 3
 
 
+def test_a_file_behind_a_symbolic_link_that_leads_nowhere_yet_is_private_too(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.db").symlink_to("disk/b.db")
+    before = os.umask(0o022)
+    try:
+        asyncio.run(open_journal(tmp_path / "a.db", unavailable=AuditUnavailable).aclose())
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "disk").iterdir()}
+    assert modes == {"b.db": 0o600, "b.db-turn": 0o600}
+
+
 def foreign(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE holiday_photos (x)")

@@ -295,6 +295,21 @@ def test_tenant_limits_stand_where_nothing_was_set() -> None:
 
 
 @on_each_store
+def test_where_no_wait_would_help_none_is_advised() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        for limits, asked in (
+            (only("day", calls=1), Amounts(calls=2)),
+            (only("day", calls=0), Amounts(calls=1)),
+            (only("total", calls_in_flight=0), Amounts(calls_in_flight=1)),
+        ):
+            await set_limits(ledger, ACME, limits)
+            with pytest.raises(QuotaExceeded, match=r"; ask for less or raise the limit$"):
+                await ledger.reserve(R1, asked, now=NOON)
+
+    with_run(body)
+
+
+@on_each_store
 def test_two_periods_of_one_level_hold_together() -> None:
     async def body(ledger: OwnLedger) -> None:
         day, month = only("day", calls=2), only("month", calls=3)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from belljar.context.formats import FORMAT, FORMAT_FILE, in_latest_format
 from belljar.errors import AuditUnavailable, HostFault, VerificationFailed
 from belljar.identity import RunId
 from belljar.journal.schema import SCHEMA
+from belljar.journal.sqlite import SqliteStore
 from belljar.ledger import Amounts, run_account
 from tests.journals import OwnLedger, OwnLog, meddle
 from tests.unit.audit_events import made
@@ -321,6 +323,39 @@ def test_an_older_ledger_is_taken_over_into_the_file_of_the_log(log: Path, has_l
 
     asyncio.run(main())
     assert not (log.parent / "ledger.db").exists()
+    assert (log.parent / "ledger.db.migrated").read_bytes() == before
+    asyncio.run(OwnLedger(log, owner="1:1").aclose())
+
+
+@pytest.mark.parametrize("when", ["before it is attached", "after it is attached"])
+def test_of_two_that_take_over_the_ledger_at_once_both_go_on(
+    log: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    ledger, faster = log.parent / "ledger.db", list[str]()
+    before = ledger.read_bytes()
+    is_file, attach = Path.is_file, SqliteStore._attach_ledger
+
+    def other(at: str) -> None:
+        if when.startswith(at) and not faster:
+            faster.append(at)
+            opened(log)
+
+    def seen(path: Path) -> bool:
+        found = is_file(path)
+        if path == ledger and found:
+            other("before")
+        return found
+
+    def attached(store: SqliteStore, *arguments: Any) -> Path | None:
+        found = attach(store, *arguments)
+        other("after")
+        return found
+
+    monkeypatch.setattr(Path, "is_file", seen)
+    monkeypatch.setattr(SqliteStore, "_attach_ledger", attached)
+    opened(log)
+    assert faster
+    assert not ledger.exists()
     assert (log.parent / "ledger.db.migrated").read_bytes() == before
     asyncio.run(OwnLedger(log, owner="1:1").aclose())
 

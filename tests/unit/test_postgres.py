@@ -23,6 +23,7 @@ from belljar.errors import AuditUnavailable, HostFault, InvalidInput, LedgerUnav
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.pgschema import VERSION
+from belljar.journal.pgserver import Server
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.tables import LIMITED, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
@@ -39,6 +40,8 @@ ACME = Tenant("acme")
 NONE = (None,) * len(LIMITED)
 FREE = Limits("total", None, None, None, None, None)
 ONE = Amounts(calls=1)
+END_ALL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 TOTAL = "FROM belljar.balances WHERE account = 'acme' AND key = 'total'"
 
 
@@ -311,6 +314,7 @@ def refused(url: str) -> str:
             "_changed O58' in its schema is gone",
         ),
         ("CREATE RULE quiet AS ON INSERT TO belljar.limits DO INSTEAD NOTHING", "'rule limits.quiet' in its schema"),
+        ("ALTER TABLE belljar.balances SET UNLOGGED", "the 'unlogged balances' in its schema is not ours"),
         ("DELETE FROM belljar.head", "'row of head' in its schema is gone"),
         ("DROP TABLE belljar.head", "its schema belljar is something else; choose another database"),
     ],
@@ -376,6 +380,78 @@ def test_no_message_has_the_password(bad: str, words: str) -> None:
     assert words in said
     assert "s%40fe" not in said
     assert "s@fe" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (
+            "channel_binding=require",
+            'unrecognized configuration parameter "channel_binding"; if the URL names it, leave',
+        ),
+        ("role=nobody", 'role "nobody" does not exist; if the URL says so, leave it out there'),
+        ("sslmode=maybe", "the URL is not valid, or an option in it"),
+        ("sslmode=verify-full&sslrootcert=/no/such/file", "and files that the URL names"),
+    ],
+)
+def test_an_option_of_the_url_that_is_at_fault_is_said_to_be(url: str, option: str, words: str) -> None:
+    assert words in refused(f"{url}&{option}")
+
+
+def test_a_connection_that_the_server_ends_as_it_is_used_costs_no_host_its_journal(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client can be in the middle of hearing so, and has an error of its own for that."""
+
+    async def main() -> None:
+        async with hosts(url) as [host]:
+            await host.open_run()
+            await host.warm()
+            server, before = host.store._server, (await host.ledger.balance("acme", "total")).used.calls
+            wait, broken = server._wait, [1, 2]
+
+            def halfway(work: Any, seconds: float) -> Any:
+                if broken:
+                    broken.pop()
+                    work.close()
+                    raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+                return wait(work, seconds)
+
+            monkeypatch.setattr(server, "_wait", halfway)
+            await host.spend()
+            assert not broken
+            for _ in range(10):
+                await asyncio.to_thread(sql, url, END_ALL)
+                await host.spend()
+            assert (await host.ledger.balance("acme", "total")).used.calls == before + 11
+            assert await host.ledger.check_books() == []
+
+    asyncio.run(main())
+
+
+def test_a_pooler_that_takes_no_settings_is_said_to_be_one() -> None:
+    server = Server("postgresql://127.0.0.1:1/db", patience_s=1.0)
+    error = asyncpg.ProtocolViolationError("unsupported startup parameter: lock_timeout")
+    assert server._advice(error).endswith(
+        "lock_timeout; name the server itself in the URL, if there is a pooler before it"
+    )
+    server.close()
+
+
+def test_a_session_that_lost_its_prepared_statements_is_left_and_nothing_is_lost(url: str) -> None:
+    """Somebody between us and the server resets sessions: `DISCARD ALL`, in the middle of ours."""
+
+    async def main() -> None:
+        async with hosts(url) as [host]:
+            await host.open_run()
+            await host.warm()
+            before = (await host.ledger.balance("acme", "total")).used.calls
+            for number in range(1, 4):
+                await asyncio.to_thread(host.store._server.execute, "DISCARD ALL")
+                await host.spend()
+                assert (await host.ledger.balance("acme", "total")).used.calls == before + number
+
+    asyncio.run(main())
 
 
 def test_a_database_that_is_not_there_is_named(url: str) -> None:
@@ -494,6 +570,17 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(postgres: Postgres, ur
             assert (await host.ledger.balance("acme", "total")).held == Amounts()
 
     asyncio.run(main())
+
+
+def test_no_setting_of_the_user_hides_the_warning_that_a_commit_was_not_replicated(url: str) -> None:
+    """It is a warning, and nothing else tells of it."""
+    sql(url, "ALTER ROLE belljar SET client_min_messages = 'error'")
+    try:
+        with contextlib.closing(PostgresStore(url, name="the journal", unavailable=LedgerUnavailable)) as store:
+            store._server.execute("DO $$ BEGIN RAISE WARNING 'not replicated'; END $$")
+            assert store._server.warned
+    finally:
+        sql(url, "ALTER ROLE belljar RESET client_min_messages")
 
 
 # -- the log ---------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_what_only_whoever_runs_the_host_can_do_is_not_advised_to_others(model: 
 
 # Which no request reaches: what starts a service, proofs in files, folders as contexts.
 _AT_THE_HOST = {"access.extra", "audit.key", "audit.receipt", "config.invalid", "service.exposed", "state.folder"}
-_AT_THE_HOST |= {"context.not_json", "context.unreadable"}
+_AT_THE_HOST |= {"context.not_json", "context.unreadable", "state.path"}
 _FOR_WHO_IS_THERE = re.compile(r"`belljar |(?<![\w-])--[a-z]|belljar\[|BELLJAR_")
 
 

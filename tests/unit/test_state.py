@@ -40,6 +40,12 @@ def test_a_file_in_the_folder_s_place_is_a_fault_of_whoever_named_it(tmp_path: P
         assert refused.value.code == "state.folder"
 
 
+def test_a_path_that_no_document_could_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"'.*/state\\udcff', is not valid UTF-8") as refused:
+        State.at(os.fsdecode(bytes(tmp_path) + b"/state\xff"), {})
+    assert refused.value.code == "state.path"
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [

@@ -23,13 +23,14 @@ from belljar.context import ContextStores
 from belljar.context.formats import FORMAT, FORMAT_FILE
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.identity import RunId, Tenant
+from belljar.journal.pgschema import VERSION
 from belljar.journal.schema import SCHEMA
 from belljar.ledger import Amounts
 from belljar.owners import Owner
 from belljar.quotas import differences, open_quotas
 from belljar.state import State
 from belljar.upkeep import OwnerReport, Step, examine, migrate
-from tests.postgres import Postgres
+from tests.postgres import Postgres, sql
 from tests.unit.test_quotas import R1, shop
 
 OLDER = Path(__file__).with_name("older_files")
@@ -123,6 +124,23 @@ def test_a_log_that_does_not_verify_and_a_ledger_that_does_not_add_up_are_told(s
     assert "the table 'planted' in it is not ours" in problem
 
 
+@pytest.mark.parametrize("what", ["records_of_run", "hooks"])
+def test_a_damaged_page_that_no_question_comes_by_is_told_of_a_journal_and_of_its_copy(
+    state: State, tmp_path: Path, what: str
+) -> None:
+    """An index of the log, which no sum needs; a table that is empty so far."""
+    fill(state)
+    file = state.root / "audit.db"
+    with closing(sqlite3.connect(file)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (what,)).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    with open(file, "r+b") as raw:
+        raw.seek((page - 1) * size)
+        raw.write(b"\xa5" * size)
+    assert any("audit.db is damaged: " in line for line in examine(state).journal.problems)
+    assert any("is damaged: " in line for line in back_up(file, tmp_path / "copy").problems)
+
+
 def test_a_newer_journal_and_newer_contexts_cannot_be_opened(state: State) -> None:
     fill(state)
     store = ContextStores(state.contexts).of(Tenant("acme"))
@@ -142,6 +160,9 @@ def test_a_newer_journal_and_newer_contexts_cannot_be_opened(state: State) -> No
     for dry_run in (True, False):
         with pytest.raises(AuditUnavailable, match="update Belljar"):
             migrate(state, dry_run=dry_run)
+    for read in (verify, differences, lambda file: back_up(file, state.root / "copy")):
+        with pytest.raises(AuditUnavailable, match=r"a newer Belljar made it; update Belljar$"):
+            read(state.root / "audit.db")
 
 
 def test_a_file_that_is_something_else_is_an_error_and_no_crash(state: State) -> None:
@@ -175,6 +196,32 @@ def test_a_journal_on_a_server_is_told_with_its_hosts(state: State, postgres: Po
     postgres.drop()
 
 
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_journal_in_a_folder_that_nothing_can_be_written_to_is_copied(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    """On a snapshot of a disk. SQLite makes its side files even to read, where it is not told that nobody writes."""
+    fill(state)
+    file = state.root / "audit.db"
+    with closing(sqlite3.connect(file)) as writer:
+        if in_use:
+            writer.execute("SELECT 1 FROM records").fetchall()
+        before = sorted(path.name for path in state.root.iterdir())
+        access = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: path != state.root and access(path, mode))
+        monkeypatch.setattr("belljar.backup._PATIENCE_S", None)  # of what would write
+        assert back_up(file, tmp_path / "copy").problems == []
+        assert sorted(path.name for path in state.root.iterdir()) == before
+    assert verify(tmp_path / "copy" / "audit.db").head == verify(file).head
+
+
+def test_a_copy_in_a_folder_that_no_document_could_name_is_refused(state: State, tmp_path: Path) -> None:
+    fill(state)
+    with pytest.raises(InvalidInput, match="is not valid UTF-8: name another folder"):
+        back_up(state.root / "audit.db", Path(os.fsdecode(bytes(tmp_path) + b"/copy\xff")))
+    assert sorted(tmp_path.iterdir()) == [state.root]
+
+
 # -- migrating ---------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +245,27 @@ def test_what_was_planted_in_an_older_log_stops_the_migration_also_a_dry_one(old
     for dry_run in (True, False):
         with pytest.raises(AuditUnavailable, match="the trigger 'quiet' in it is not ours"):
             migrate(older, dry_run=dry_run)
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_an_older_journal_on_a_server_is_migrated_and_before_that_only_told(
+    state: State, postgres: Postgres, version: int
+) -> None:
+    url = postgres.database()
+    for statement in OLDER.joinpath(f"journal-{version}.sql").read_text().split(";\n"):
+        sql(url, statement)
+    there = State(state.root, url)
+    assert "migrate it (`belljar state migrate`)" in (examine(there).error or "")
+    steps = [Step(examine(there).journal.where, version, VERSION)]
+    assert migrate(there, dry_run=True) == steps
+    assert sql(url, "SELECT version FROM belljar.head") == [(version,)]
+    assert migrate(there) == steps
+    assert (migrate(there), examine(there).error) == ([], None)
+    sql(url, f"UPDATE belljar.head SET version = {VERSION + 1}")
+    for dry_run in (True, False):
+        with pytest.raises(AuditUnavailable, match="update Belljar"):
+            migrate(there, dry_run=dry_run)
+    postgres.drop()
 
 
 def test_where_there_is_nothing_nothing_is_migrated_or_made(tmp_path: Path) -> None:

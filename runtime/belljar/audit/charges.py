@@ -4,8 +4,9 @@ The outcome of a call and its settlement are written in one transaction, so for 
 is the sum of what the ledger has settled, at every moment of one snapshot. What was read and what a box used are apart:
 they are settled in portions that have no record.
 
-Of runs that the ledger does not know, nothing can be said; nor of those with a reservation that an older version made,
-which wrote the two one after the other. Those reservations know their day alone.
+Of runs with a reservation that an older version made nothing can be said: it wrote the two one after the other. Those
+reservations know their day alone. Nor of runs that the ledger does not know, by the log alone: an older one may have
+had its ledger elsewhere. Who knows that there was one asks for them (`unknown`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CHARGING: Final = frozenset({QueryCompleted.name, QueryFailed.name, RunAbandoned
 _COMPARED: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd")
 _DAY_CHARS: Final = len("2026-11-23")
 
-_SUMS: Final = ", ".join(f"sum(CASE WHEN state = 'settled' THEN actual_{name} ELSE 0 END)" for name in _COMPARED)
+_SUMS: Final = ", ".join(f"coalesce(sum(CASE WHEN state = 'settled' THEN actual_{name} END), 0)" for name in _COMPARED)
 _SETTLED: Final = f"SELECT run, min(length(made_at)), {_SUMS} FROM reservations GROUP BY run"  # noqa: S608
 
 
@@ -46,6 +47,11 @@ class Charges:
         if before := self._of_run.get(run):
             more = tuple(map(sum, zip(before, more, strict=True)))  # type: ignore[assignment]
         self._of_run[run] = more
+
+    def unknown(self, ask: Ask) -> list[str]:
+        """The runs that were charged something in the log, and that the ledger does not know."""
+        known = {run for (run,) in ask("SELECT run FROM runs")}
+        return sorted(run for run, said in self._of_run.items() if any(said) and run not in known)
 
     def differences(self, ask: Ask) -> list[str]:
         """Compare with the ledger, in the snapshot that the records are of: one line for each run that differs."""

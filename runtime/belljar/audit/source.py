@@ -27,7 +27,7 @@ from belljar.identity import runs_below
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
-__all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source", "reading"]
+__all__ = ["UNREADABLE", "Log", "Row", "Source", "connected", "looked_at", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
@@ -112,6 +112,13 @@ class Source(Protocol):
         """What in it is not ours, or is missing, in a few words."""
         ...
 
+    def damage(self) -> str | None:
+        """What is damaged in it, also where no question here comes by; None where nothing is, or only a server knows.
+
+        Takes about as long as reading all of it.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -162,8 +169,11 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._db = _connect(path)
+        self._db = connected(path)
         self._db.execute("BEGIN")  # one snapshot for all that is read
+        if (newer := _newer(self._db)) is not None:
+            self.close()
+            raise AuditUnavailable(f"{path} {newer}")
 
     def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
         db = self._db
@@ -173,7 +183,7 @@ class _File:
             raise sqlite3.DatabaseError("file is not an audit log")
         schema = SCHEMA.of(db)
         if schema is None:
-            raise sqlite3.DatabaseError("a newer Belljar made it")
+            raise sqlite3.DatabaseError("its format is none of ours")
         if not schema.has_table(db, "records"):
             raise sqlite3.DatabaseError("its records are not a table as we make it")
         indexed = self._has_runs()
@@ -219,6 +229,10 @@ class _File:
     def foreign(self) -> str | None:
         return None if is_blank(self._db) else (SCHEMA.of(self._db) or SCHEMA).foreign(self._db)
 
+    def damage(self) -> str | None:
+        said = str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        return None if said == "ok" else " ".join(said.split())
+
     def close(self) -> None:
         self._db.close()
 
@@ -239,7 +253,11 @@ def _head(source: Source) -> int:
     return found or 0
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection to the file of a log that only reads, and creates nothing beside a log that nobody has open.
+
+    Raises: as `open_source`.
+    """
     if not path.is_file():
         raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
     mode = "mode=ro" if _is_in_use(path) else "mode=ro&immutable=1"
@@ -255,9 +273,23 @@ def _connect(path: Path) -> sqlite3.Connection:
         if db is not None:
             db.close()
         raise AuditUnavailable(
-            f"cannot open the audit log {path}: {error}; check its permissions, or copy it and its -wal file elsewhere"
+            f"cannot open the audit log {path}: {error}; check its permissions and the disk, or copy it and its "
+            "-wal file elsewhere"
         ) from error
     return db
+
+
+def _newer(db: sqlite3.Connection) -> str | None:
+    """Why a log that a newer version has made cannot be read; None of any other, and of a damaged file."""
+    try:
+        mark, number = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    except SqliteError:
+        return None  # `rows` will say so
+    if mark != SCHEMA.application_id or number <= SCHEMA.version:
+        return None
+    return (
+        f"has format {number}, but the latest known here is {SCHEMA.version}: a newer Belljar made it; update Belljar"
+    )
 
 
 class _Database:
@@ -335,6 +367,9 @@ class _Database:
     def foreign(self) -> str | None:
         odd: str | None = self._do(lambda: self._schema.foreign(self._server))
         return odd
+
+    def damage(self) -> str | None:
+        return None
 
     def close(self) -> None:
         self._do(self._server.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from belljar.cli import options
 from belljar.cli.output import counted, emit, printable, say
 from belljar.cli.quota import in_words
 from belljar.errors import AuditUnavailable, BelljarError, VerificationFailed
+from belljar.keys import Keys
 from belljar.units import format_size
 from belljar.upkeep import JournalReport, StateReport, Step, examine
 from belljar.upkeep import migrate as bring_up_to_date
@@ -35,7 +37,7 @@ def check(state: Path | str | None, as_json: bool) -> int:
     Exits with 8 if something cannot be opened, and with 9 if the log does not verify or the ledger does not add up.
     """
     found = options.place(state)
-    report = examine(found.state, found.witness)
+    report = examine(found.state, found.witness, Keys.at(os.environ))
     error = AuditUnavailable(report.error) if report.error is not None else _unsound(report.journal.problems)
     if as_json:
         emit({"ok": error is None, "state": report})

@@ -5,7 +5,7 @@
 
 from belljar.journal.draft import Ask, Draft, Job, Store, StoreError
 from belljar.journal.journal import Journal, Unavailable
-from belljar.journal.opening import open_journal, opened_journal, shown
+from belljar.journal.opening import migrate_database, open_journal, opened_journal, shown
 
 __all__ = [
     "Ask",
@@ -15,6 +15,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Unavailable",
+    "migrate_database",
     "open_journal",
     "opened_journal",
     "shown",

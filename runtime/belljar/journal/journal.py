@@ -54,6 +54,9 @@ _ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part o
 # How long jobs that nobody awaits wait for one that somebody awaits. On the disk that takes a fifth off a query's CPU
 # time: its outcome is committed with the next request.
 _LINGER_S = 0.003
+# How often a round is run that a store calls stale. That others have written it says once; more often, that its
+# connection broke again.
+_TRIES = 4
 _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
 
@@ -226,11 +229,7 @@ class Journal:
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}
         try:
-            try:
-                outcomes = self._run(batch, lost)
-            except Stale:
-                lost.clear()  # the jobs that lost something did not run
-                outcomes = self._run(batch, lost)
+            outcomes = self._run_until_fresh(batch, lost)
         except StoreError as error:
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
             lost = {}
@@ -248,6 +247,16 @@ class Journal:
                 self._lost.pop(entry.lane, None)
                 self._told.discard(entry.lane)
         return outcomes
+
+    def _run_until_fresh(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
+        for left in reversed(range(_TRIES)):
+            try:
+                return self._run(batch, lost)
+            except Stale:
+                lost.clear()  # the jobs that lost something did not run
+                if not left:
+                    raise
+        raise AssertionError("it returns or raises")
 
     def _run(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
         jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]

@@ -6,13 +6,14 @@ import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 from belljar.errors import BelljarError
 from belljar.journal.draft import Store
 from belljar.journal.journal import Journal
 from belljar.journal.sqlite import SqliteStore
 
-__all__ = ["open_journal", "opened_journal", "shown"]
+__all__ = ["migrate_database", "open_journal", "opened_journal", "shown"]
 
 _SCHEMES = ("postgresql://", "postgres://")
 
@@ -48,16 +49,40 @@ async def opened_journal(
         await journal.aclose(unavailable=unavailable)
 
 
+def migrate_database(url: str, *, dry_run: bool, unavailable: Callable[[str], BelljarError]) -> tuple[int, int] | None:
+    """Bring the journal in a PostgreSQL database to this version's format, in one transaction. From which to which that
+    was, or with `dry_run` would be; None where there is none or it has that format.
+
+    Hosts that have it open know only the older format: they are shut out.
+
+    Raises:
+        whatever `unavailable` makes: it is newer, is something else, or cannot be written.
+    """
+    name = f"the journal {shown(url)}"
+    formats = _postgres(unavailable).formats
+    before, latest = formats(url, name=name, unavailable=unavailable)
+    if before is None or before == latest:
+        return None
+    if not dry_run:
+        _on_server(url, unavailable)[0].close()
+    return before, latest
+
+
 def _on_server(url: str, unavailable: Callable[[str], BelljarError]) -> tuple[Store, str]:
     if not url.startswith(_SCHEMES):
         # Not the text: what was mistyped can hold a password.
         raise unavailable("cannot open the journal: its URL has to begin with postgresql://")
+    name = f"the journal {shown(url)}"
+    return _postgres(unavailable).PostgresStore(url, name=name, unavailable=unavailable), name
+
+
+def _postgres(unavailable: Callable[[str], BelljarError]) -> ModuleType:
+    """What knows PostgreSQL; loaded only where there is a URL."""
     try:
-        from belljar.journal.postgres import PostgresStore
+        from belljar.journal import postgres
     except ImportError as error:
         raise unavailable(f"cannot open the journal: {error}; install belljar[postgres]") from error
-    name = f"the journal {shown(url)}"
-    return PostgresStore(url, name=name, unavailable=unavailable), name
+    return postgres
 
 
 def shown(url: str) -> str:

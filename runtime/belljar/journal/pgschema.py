@@ -46,6 +46,7 @@ __all__ = [
     "is_there",
     "load_statement",
     "prepare",
+    "version",
     "write_statement",
     "wrong_version",
 ]
@@ -223,11 +224,28 @@ def wrong_version(server: Server) -> str | None:
     version = _version(server)
     if version is None or version == VERSION:
         return None
-    who, remedy = ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it")
+    who, remedy = (
+        ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it (`belljar state migrate`)")
+    )
     return (
         f"its format {version} is not known here, where {VERSION} is the latest; {who} Belljar made it: {remedy}, "
         "or choose another database"
     )
+
+
+def version(server: Server) -> int | None:
+    """Of a journal that is older or of this version; None where there is none.
+
+    Raises:
+        StoreError: it is of a newer version, or something else.
+    """
+    if not is_there(server):
+        return None
+    if (found := _version(server)) is None:
+        raise StoreError("its head is not as we make it; set the database aside for inspection")
+    if found > VERSION and (wrong := wrong_version(server)) is not None:
+        raise StoreError(wrong)
+    return found
 
 
 def foreign(server: Server) -> str | None:
@@ -251,9 +269,11 @@ def _version(server: Server) -> int | None:
 
 # One line for each thing in the schema that can change what a statement does.
 _LAYOUT: Final = r"""
-WITH ours AS (SELECT oid, relname, relkind, relrowsecurity FROM pg_class
+WITH ours AS (SELECT oid, relname, relkind, relpersistence, relrowsecurity FROM pg_class
               WHERE relnamespace = to_regnamespace('belljar'))
 SELECT concat('relation ', relname, ' ', relkind, CASE WHEN relrowsecurity THEN ' secured' END) FROM ours
+UNION ALL
+SELECT concat('unlogged ', relname) FROM ours WHERE relpersistence <> 'p'
 UNION ALL
 SELECT concat('column ', relname, '.', attname, ' ', format_type(atttypid, atttypmod),
               CASE WHEN attnotnull THEN ' always' END, CASE WHEN atthasdef THEN ' default' END)

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from belljar.journal.draft import Stale, StoreError
 
@@ -33,14 +34,20 @@ _AGAIN_S: Final = 0.05  # between two attempts to connect
 _READING_S: Final = 600.0
 _VERSION_MIN: Final = 15
 
+# The two trees of the client's own errors.
+_CLIENT: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 # Errors of the server after which there is no connection, or none yet.
-_GONE: Final = ("08", "57P", "25P03")
+# The last is of a session that is not ours alone any more: somebody between us and the server dropped its statements.
+_GONE: Final = ("08", "57P", "25P03", "26")
 _ADVICE: Final = {
     "53100": "the server's disk is full; free some space",
     "53300": "the server has no connection left; end some, or raise its max_connections",
     "55P03": "another host holds it for more than {patience:g} s; find and end that process",
     "57014": "the server took more than {patience:g} s; look at its load",
     "25006": "the server is read-only; name the primary in the URL",
+    "08P01": "{said}; name the server itself in the URL, if there is a pooler before it",
+    "22023": "{said}; if the URL says so, leave it out there",
+    "42704": "{said}; if the URL names it, leave it out there",
     "3D000": "{said}; create it or choose another",
     "42501": "{said}; grant it to the user in the URL",
     "BJ001": "{said}",
@@ -109,7 +116,9 @@ class Server:
                 break
             except (asyncpg.ClientConfigurationError, ValueError):
                 # Its text may quote the URL.
-                raise StoreError("the URL is not valid; use postgresql://user@host:port/database") from None
+                raise StoreError(
+                    "the URL is not valid, or an option in it; use postgresql://user@host:port/database"
+                ) from None
             except Exception as error:
                 passing = isinstance(error, OSError | asyncpg.InternalClientError) or _is_gone(error)
                 deadline = starting if isinstance(error, asyncpg.CannotConnectNowError) else until
@@ -168,6 +177,7 @@ class Server:
                 "default_transaction_isolation": "read committed",
                 "default_transaction_read_only": "on" if self._reading else "off",
                 "synchronous_commit": "on",  # any session may be set up without
+                "client_min_messages": "warning",  # likewise: a commit that was not replicated is only a warning
                 "lock_timeout": _ms(self._patience_s),
                 "statement_timeout": _ms(self._answer_s - _SPARE_S / 2),
                 "idle_in_transaction_session_timeout": _ms(_READING_S if self._reading else self._patience_s / 2),
@@ -189,8 +199,9 @@ class Server:
             raise Unanswered(
                 f"the server did not answer within {self._answer_s:g} s; check the network and its load"
             ) from None
-        except (OSError, UnicodeError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            gone = not self.is_open or isinstance(error, OSError) or _is_gone(error)
+        except (OSError, UnicodeError, OverflowError, asyncpg.PostgresError, *_CLIENT) as error:
+            # A connection that is being ended by the server can be in no state that the client has a word for.
+            gone = not self.is_open or isinstance(error, OSError | asyncpg.InternalClientError) or _is_gone(error)
             if gone:
                 self.drop()
             kind = Lost if gone else Locked if isinstance(error, asyncpg.LockNotAvailableError) else StoreError
@@ -210,9 +221,13 @@ class Server:
         if isinstance(error, TimeoutError):
             return f"the server did not answer within {self._patience_s:g} s; check its address and the network"
         if isinstance(error, OSError):
-            return f"the server cannot be reached ({said}); check that it runs, and the address"
-        if isinstance(error, asyncpg.InternalClientError):
+            return (
+                f"the server cannot be reached ({said}); check that it runs, the address, and files that the URL names"
+            )
+        if isinstance(error, TargetServerAttributeNotMatched):
             return "no server of the URL takes writes; name the primary"
+        if isinstance(error, asyncpg.InternalClientError):
+            return f"the connection to the server broke ({said}); check the network"
         state = getattr(error, "sqlstate", None) or ""
         text = _ADVICE.get(state) or _ADVICE_OF_CLASS.get(state[:2]) or "{said}; check the server"
         return text.format(said=said, patience=self._patience_s)

@@ -51,11 +51,11 @@ from typing import Any, Final, TypeVar
 
 from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
-from belljar.journal.pgschema import LOCK, NOW, TIME, Shape, load_statement, prepare, write_statement
+from belljar.journal.pgschema import LOCK, NOW, TIME, VERSION, Shape, load_statement, prepare, version, write_statement
 from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, numbered
 from belljar.journal.tables import TABLES, Key, Table
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresStore", "formats"]
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
@@ -296,6 +296,29 @@ class PostgresStore:
                 break
         self._server.drop()
         raise StoreError(f"whether a commit took place cannot be found out: {why}")
+
+
+def formats(url: str, *, name: str, unavailable: Callable[[str], BelljarError]) -> tuple[int | None, int]:
+    """The number of the format of the journal in a database, None where there is none; and the latest. Changes nothing.
+
+    Raises:
+        whatever `unavailable` makes, if it is of a newer version or something else, or cannot be read.
+    """
+    found: list[int | None] = []
+    server = Server(url, patience_s=_PATIENCE_S, reading=True)
+
+    def look() -> None:
+        try:
+            server.connect()
+            found.append(version(server))
+        finally:
+            server.close()
+
+    try:
+        _in_a_thread(look)
+    except StoreError as error:
+        raise unavailable(f"cannot open {name}: {error}") from error
+    return found[0], VERSION
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:

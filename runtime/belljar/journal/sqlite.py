@@ -297,7 +297,7 @@ class SqliteStore:
             raise self._unavailable(f"cannot open {self._name}: {odd}")
         if ledger is not None:
             # Before it is detached: whoever still has it open finds it gone. What was copied is never copied again.
-            ledger.rename(ledger.with_name(f"{ledger.name}.migrated"))
+            _set_aside(db, ledger)
             db.execute("DETACH old")
 
     def _odd_after_migration(self, db: sqlite3.Connection, ledger: Path | None) -> str | None:
@@ -330,6 +330,16 @@ class SqliteStore:
         return beside
 
 
+def _set_aside(db: sqlite3.Connection, ledger: Path) -> None:
+    """Another process may have been faster: then it is gone, or has no table, since attaching what was gone made it."""
+    is_ours = db.execute("SELECT 1 FROM old.sqlite_master LIMIT 1").fetchall()
+    with contextlib.suppress(FileNotFoundError):
+        if is_ours:
+            ledger.rename(ledger.with_name(f"{ledger.name}.migrated"))
+        else:
+            ledger.unlink()
+
+
 def _where(table: Table[Any]) -> str:
     return " AND ".join(f"{column} = ?" for column in table.columns[: table.keys])
 
@@ -354,10 +364,11 @@ def _identities(files: Iterable[os.stat_result]) -> list[tuple[int, int]]:
 def _create_private(path: Path) -> None:
     """Create the file readable by its owner only; SQLite gives its side files the same mode.
 
-    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it.
+    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it. Where there is
+    a symbolic link to a file that is not there yet, SQLite would create that one, for everybody to read.
     """
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def _os_advice(error: OSError) -> str:

@@ -270,7 +270,10 @@ def _stored(kind: type[_Name], name: object) -> _Name:
 
 @functools.lru_cache(maxsize=4096)
 def _decoded(limits: bytes) -> Limits:
-    return msgspec.json.decode(limits, type=Limits)
+    try:
+        return msgspec.json.decode(limits, type=Limits)
+    except msgspec.DecodeError as error:
+        raise LedgerUnavailable(f"limits of a run in the ledger are not ours: {error}; set its file aside") from None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -327,6 +330,10 @@ def _pages(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, short: s
         accounts = (*tenant.levels, run_account(run))
         for page in short.split(" "):
             period, _, place = page.partition(":")
+            if period not in _SHORT or place not in map(str, range(len(accounts))):
+                raise LedgerUnavailable(
+                    f"a reservation of run {run} stands on {short[:80]!a}; set the ledger's file aside"
+                )
             pages.append((accounts[int(place)], key_at(period, minute)))  # type: ignore[arg-type]
     return tuple(pages)
 
@@ -515,8 +522,8 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
     if end is not None:
         when = f"for the {limit.period} {limit.key.replace('T', ' ')} (UTC)"
         remedy = f"wait for the next {limit.period}, which begins at {end:%Y-%m-%d %H:%M} (UTC)"
-    if wanted > bound:  # however long it waits
-        remedy = "raise the limit"
+    if wanted + spare > bound:
+        remedy = "raise the limit"  # no wait would help
     parts = [(used, "used"), (held, "held by work under way"), (spare, "kept for the root model")]
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
@@ -864,7 +871,7 @@ def _children(ask: Ask) -> tuple[list[_Child], list[str]]:
 def _check(ask: Ask, book: Book, children: Sequence[_Child]) -> list[str]:
     expected: dict[tuple[str, str], Vector] = {}
     problems: list[str] = []
-    settled = _sums("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)", book)
+    settled = _sums("coalesce(sum(CASE WHEN state = 'settled' THEN actual_{} END), 0)", book)
     under_way = _sums("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)", book)
     for run, tenant, run_limits, minute, short, *sums in ask(
         _JOURNAL.format(settled, under_way, book.reservations.name)

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
+from belljar.errors import InvalidInput, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask
 from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITED, Book, Bounds, Vector, columns
-from belljar.ledger.base import PERIODS, Amounts, Limits, Period, Remaining, key_at, minute_of, period_end
+from belljar.ledger.base import (
+    PERIODS,
+    Amounts,
+    Limits,
+    Period,
+    Remaining,
+    check_limits,
+    key_at,
+    minute_of,
+    period_end,
+)
 
 __all__ = ["Quota", "Span", "Used", "context_limits", "history", "overage", "quotas"]
 
@@ -116,7 +127,7 @@ def quotas(
         here = f"WHERE account IN ({', '.join('?' * len(levels))})"
         limits = ask(f"{_LIMITS} {here}", *levels)
         pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {here} AND key IN ({{2}})", *levels, *keys)  # noqa: S608
-    bounds: dict[tuple[str, Period], Bounds] = {(row[0], row[1]): row[2:] for row in limits}
+    bounds: dict[tuple[str, Period], Bounds] = {(row[0], row[1]): _bounds(row) for row in limits}
     amounts = {(account, keys[key]): sides for (account, key), sides in pages.items()}
     of_contexts = None if stored is None else _of_levels(stored, tenant)
     filled = {(level, PERIODS[-1]) for level in of_contexts or ()}
@@ -125,6 +136,18 @@ def quotas(
     return [
         _quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO)), of_contexts) for place in places
     ]
+
+
+def _bounds(row: tuple[Any, ...]) -> Bounds:
+    """Of a row of limits: a file takes anything in a column."""
+    account, period, *bounds = row
+    try:
+        check_limits(Limits(period, *bounds))
+    except InvalidInput as error:
+        raise LedgerUnavailable(
+            f"limits of {account!a} in the ledger are not ours: {error}; set its file aside"
+        ) from None
+    return tuple(bounds)
 
 
 def _of_levels(stored: Mapping[Tenant, int], tenant: Tenant | None) -> dict[str, int]:

@@ -125,7 +125,7 @@ def ensure_image(folder: Path) -> Image:
                 _publish(folder, known)
             return _image(folder, json.loads(known.read_text())["digest"])
     except (OSError, subprocess.SubprocessError) as error:
-        raise BoxFault(f"the box image could not be built below {folder}: {error}") from error
+        raise BoxFault(f"the box image could not be built below {folder}: {_first(error)}") from error
 
 
 def lay_out(root: Path) -> str:
@@ -141,7 +141,12 @@ def lay_out(root: Path) -> str:
         _populate(root)
         return f"sha256:{_digest(root)}"
     except (OSError, subprocess.SubprocessError) as error:
-        raise BoxFault(f"the root file system could not be made in {root}: {error}") from error
+        raise BoxFault(f"the root file system could not be made in {root}: {_first(error)}") from error
+
+
+def _first(error: Exception) -> object:
+    """What a copy of a tree says of each of its files, such as that the disk is full, of one of them."""
+    return error.args[0][0][2] if isinstance(error, shutil.Error) and isinstance(error.args[0], list) else error
 
 
 def stored_images(folder: Path) -> list[Image]:
