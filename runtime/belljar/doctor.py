@@ -318,8 +318,7 @@ async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
     facts["daemon"] = host
     daemon = Daemon(host, answer_s=_DAEMON_S)
     try:
-        await daemon.negotiate()
-        version = await daemon.ask(daemon.client.version)
+        version = await daemon.negotiate()
         return read_engine(version, await daemon.ask(daemon.client.info))
     finally:
         daemon.close()

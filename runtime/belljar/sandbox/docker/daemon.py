@@ -125,10 +125,10 @@ class Daemon:
         except (docker.errors.DockerException, urllib3.exceptions.HTTPError, ValueError, AttributeError) as error:
             raise self.strange() from error
 
-    async def negotiate(self) -> None:
+    async def negotiate(self) -> Mapping[str, Any]:
         """Switch to the newest version that both know; new daemons refuse the old ones.
 
-        Raises: as `ask`.
+        Gives what the daemon says of its versions. Raises: as `ask`.
         """
         client: Any = self.client
         said = await self.ask(client.version, api_version=False)
@@ -139,6 +139,7 @@ class Daemon:
             raise BoxFault(f"the Docker daemon at {self.host} is too old: use Docker Engine 20.10 or newer")
         # The SDK asks once, when it is created, or never; there is no other way to set this.
         client._version = min(spoken, docker.constants.DEFAULT_DOCKER_API_VERSION, key=_numbers)
+        return cast("Mapping[str, Any]", said)
 
     def beside(self, *, answer_s: float | None = None) -> Daemon:
         """Another client of the same daemon, with connections of its own, that speaks the version agreed on."""
