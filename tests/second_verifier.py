@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sqlite3
+import zlib
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -32,8 +33,7 @@ def proved(receipt, size, top):
     return last == 0 and node == top
 
 
-def keys_of(folder):
-    """Name and id -> public key, of the seed that signs and of those that have signed before."""
+def keys_of(folder):  # name and id -> public key, of the seed that signs and of those that have signed before
     public = Ed25519PrivateKey.from_private_bytes((folder / "signing").read_bytes()).public_key().public_bytes_raw()
     old = (folder / "signing.old").read_text().split() if (folder / "signing.old").exists() else []
     name = f"belljar/key/{sha(bytes([1]) + public).hex()[:16]}"
@@ -43,8 +43,7 @@ def keys_of(folder):
     return keys
 
 
-def read_note(note, keys):
-    """Its log, size and root, and whether a known key signed it. Raises ValueError or InvalidSignature."""
+def read_note(note, keys):  # its log, size and root, and whether a known key signed it
     text, signature = note.split("\n\n")
     (origin, size, encoded), (_, name, signed) = text.split("\n"), signature.rstrip("\n").split(" ")
     key = keys.get((name, base64.b64decode(signed)[:4]))
@@ -53,13 +52,21 @@ def read_note(note, keys):
     return origin, int(size), base64.b64decode(encoded, validate=True), key is not None
 
 
+def unpacked(block, size, body):
+    lines = [b""] * 257
+    with contextlib.suppress(zlib.error):
+        lines = (zlib.decompress(body).split(b"\n") + lines)[:257]
+    is_whole = len(b"\n".join(lines)) == size
+    return [(256 * block + at, line, sha(line) if is_whole else None) for at, line in enumerate(lines[:-1], 1)]
+
+
 def rows_wrong(rows):
     bodies = {seq: body for seq, body, _ in rows}
     said = {seq: re.search(rb'"seq":(\d+),"time_ns"', body) for seq, body in bodies.items()}
     says = {seq: int(match[1]) for seq, match in said.items() if match and int(match[1]) != seq}
-    for expected, seq in enumerate(bodies, 1):
+    for expected, (seq, _, _) in enumerate(rows, 1):
         if seq != expected:
-            return "dropped head" if expected == 1 else "removed record"
+            return "inserted record" if seq < expected else "dropped head" if expected == 1 else "removed record"
     for seq, other in says.items():
         moved = "removed record" if other > seq else "inserted record"
         return "swap" if says.get(other) == seq else "duplicate" if bodies.get(other) == bodies[seq] else moved
@@ -78,11 +85,12 @@ def rows_wrong(rows):
 def verdict(log, folder, evidence=()):
     """The name of what was done, None if nothing was. `evidence`: texts of receipts and checkpoints."""
     with contextlib.closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        rows = db.execute("SELECT seq, body, hash FROM records ORDER BY seq").fetchall()
+        rows = [row for pack in db.execute("SELECT * FROM packs ORDER BY block") for row in unpacked(*pack)]
+        rows += db.execute("SELECT seq, body, hash FROM records ORDER BY seq").fetchall()
         notes = db.execute("SELECT size, note FROM checkpoints ORDER BY size DESC").fetchall()
         kinds = [kind for (kind,) in db.execute("SELECT type FROM sqlite_master WHERE type <> 'index' ORDER BY type")]
     keys, leaves, says, found = keys_of(folder), [sha(b"\0" + body) for _, body, _ in rows], [], rows_wrong(rows)
-    if found or kinds != ["table"] * 15 + ["trigger"] * 2:
+    if found or kinds != ["table"] * 17 + ["trigger"] * 2:
         return found or "planted object"
     origin = f"belljar/log/{leaves[0].hex()[:32]}" if leaves else None
     if (place := folder / f"place-{sha(str(log.absolute()).encode()).hex()[:32]}").exists():
@@ -98,11 +106,12 @@ def verdict(log, folder, evidence=()):
     if [size for size, _ in notes] != [note[1] for note in own]:
         return "forged checkpoint"
     shorter = "cut tail" if any(one[1] > len(leaves) and one[3] for one in own) else "restored old copy"
-    wrong = []
-    for of, size, top, _ in says + own:
+
+    def differs(of, size, top, _):
         other = "fork" if root(leaves[:size]) != top else None
-        wrong.append("replaced file" if origin not in (None, of) else shorter if size > len(leaves) else other)
-    wrong = [word for word in wrong if word]
+        return "replaced file" if origin not in (None, of) else shorter if size > len(leaves) else other
+
+    wrong = [word for one in says + own if (word := differs(*one))]
     if not all(one[3] for one in says + own):
         return "re-signed log" if wrong else "wrong key"
     for receipt, (_, size, top, _) in zip(receipts, proofs, strict=True):

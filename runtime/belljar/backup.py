@@ -32,7 +32,7 @@ from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.journal import StoreError, shown
 from belljar.journal.schema import SqliteError
 from belljar.journal.sqlite import SqliteStore
-from belljar.journal.tables import RECORDS, TABLES, Table
+from belljar.journal.tables import TABLES, Table
 from belljar.journal.turns import SUFFIX
 from belljar.upkeep import soundness
 
@@ -177,7 +177,7 @@ def _copy_database(url: str, draft: Path, target: sqlite3.Connection) -> None:
         for table in TABLES:
             places = ", ".join("?" * len(table.columns))
             insert = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({places})"  # noqa: S608
-            target.executemany(insert, source.rows() if table is RECORDS else _rows(source, table))
+            target.executemany(insert, _rows(source, table))
         target.execute("COMMIT")
     (busy, _, _) = target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:

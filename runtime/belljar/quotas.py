@@ -327,14 +327,14 @@ def differences(log: Log) -> list[str]:
 def _differences(log: Log) -> list[str]:
     with _snapshot(log) as source:
         charges, bounds = Charges(), _Bounds()
-        for seq, run, body, _ in source.rows():
-            if isinstance(body, bytes) and isinstance(run, str) and _is_compared(body):
+        for seq, _, body, _ in source.rows():
+            if isinstance(body, bytes) and _is_compared(body):
                 try:
-                    event = parse(seq, body).typed
+                    record = parse(seq, body)
                 except ValueError as error:
                     raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
-                charges.feed(run, event)
-                bounds.feed(event)
+                charges.feed(record.run, record.typed)
+                bounds.feed(record.typed)
         ask = _ask(source)
         gone = [run for run in charges.unknown(ask) if _is_of_one_journal(source.rows(run))]
         return [

@@ -305,7 +305,7 @@ LONG = BoxStarted(layers=["x" * 2000])
 
 async def main():
     log = OwnLog(Path(sys.argv[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))   # write() fails from here on, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))   # write() fails from here on, as on a full disk
     count = 0
     try:
         while True:

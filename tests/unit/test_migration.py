@@ -1,6 +1,6 @@
 """Files of an older version: opened, they are migrated wholly or not at all, and go on as files of this one.
 
-`older_files` has logs of 28 records in three runs (formats 1 to 5), a ledger (format 2; of format 3, it is in the log's
+`older_files` has logs of 28 records in three runs (formats 1 to 6), a ledger (format 2; of format 3, it is in the log's
 file) with one run that is open, and folders of contexts with a text and a dict (format 1, without its number and with
 it), made by the code that had these formats; and the statements that make a database of version 1. A new format adds to
 them.
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from belljar.audit import Record, records, runs, verify
+from belljar.audit import Record, records, records_below, runs, verify
 from belljar.audit import read as reading
 from belljar.context import ContextStore
 from belljar.context.formats import FORMAT, FORMAT_FILE, in_latest_format
@@ -222,9 +222,11 @@ def test_a_journal_of_format_4_is_read_and_goes_on(tmp_path: Path, log: Path) ->
     assert [rows(path, table) for table in ("api_keys", "orders", "hooks", "deliveries")] == [[]] * 4
 
 
-def test_a_journal_of_format_5_is_read_and_goes_on(tmp_path: Path, log: Path) -> None:
-    path = Path(shutil.copy(OLDER / "audit-5.db", tmp_path / "audit-5.db"))
-    assert (list(records(path)), version(path)) == (list(records(log)), 5)
+@pytest.mark.parametrize("number", [5, 6])
+def test_a_journal_without_packs_is_read_and_goes_on(tmp_path: Path, log: Path, number: int) -> None:
+    path = Path(shutil.copy(OLDER / f"audit-{number}.db", tmp_path))
+    assert (list(records(path)), version(path)) == (list(records(log)), number)
+    assert (list(records_below(path, "r1")), runs(path)) == (list(records_below(log, "r1")), runs(log))
     with closing(sqlite3.connect(path)) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     before = {table: rows(path, table) for table in tables}

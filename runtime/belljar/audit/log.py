@@ -27,15 +27,13 @@ from belljar.audit.events import VERSION, Event, encoded, host_run
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import RunId
 from belljar.journal import Draft, Job, Journal
+from belljar.journal.packs import Packs
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
-from belljar.journal.tables import RecordRow
+from belljar.journal.tables import RECORD_BYTES_MAX, RecordRow
 
-__all__ = ["RECORD_BYTES_MAX", "AuditLog"]
-
-RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
+__all__ = ["AuditLog"]
 
 _BOUNDS: Final = (b"run.started", b"run.finished", b"run.abandoned")
-_BEFORE: Final = "SELECT seq, body FROM records WHERE run = ? AND seq < ? ORDER BY seq DESC LIMIT 64"
 
 
 class AuditLog:
@@ -180,13 +178,10 @@ class AuditLog:
 
 def _is_open(draft: Draft, run: RunId) -> bool:
     """Whether the log has the run's beginning and not its end. Looked for from the last record backwards."""
-    before = INT_MAX
-    while found := draft.query(_BEFORE, run, before):
-        for seq, body in found:
-            match = TAIL.search(body[-TAIL_BYTES_MAX:]) if isinstance(body, bytes) else None
-            if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
-                return match[1] == b"run.started"
-            before = seq
+    for _, _, body, _ in Packs(draft.query).rows(where="run = ?", values=(run,), backwards=True):
+        match = TAIL.search(body[-TAIL_BYTES_MAX:]) if isinstance(body, bytes) else None
+        if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
+            return match[1] == b"run.started"
     return False
 
 

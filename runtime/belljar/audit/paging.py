@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final
 
 from belljar.audit.events import HOST_RUNS
-from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.audit.read import Record, parse
 from belljar.audit.source import Log, Source, open_source, reading
 from belljar.errors import VerificationFailed
-from belljar.identity import runs_below
 
 __all__ = ["Pages", "open_pages"]
 
-_BODY: Final = f"CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END"
-_FIRST: Final = f"SELECT seq, {_BODY} FROM records WHERE run = ? ORDER BY seq LIMIT 1"  # noqa: S608 (constants)
-_LAST: Final = f"SELECT seq, {_BODY} FROM records WHERE run = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608 (constants)
-_BEFORE: Final = "SELECT max(run) FROM records WHERE run < ?"
-# Behind the dot comes the slash.
-_TREE: Final = f"""SELECT seq, {_BODY} FROM records
-    WHERE seq > ? AND (run = ? OR (run > ? AND run < ?)) ORDER BY seq LIMIT ?"""  # noqa: S608 (constants)
 # Larger than any id of a run.
 _END: Final = "\x7f"
 
@@ -52,7 +44,7 @@ class Pages:
         """The root with the largest id before this one, of all for None."""
         at = _END if run is None else run
         while True:
-            found: str | None = self._source.ask(_BEFORE, at)[0][0]
+            found = self._source.before(at)
             if found is None:
                 return None
             if found not in HOST_RUNS:
@@ -61,27 +53,24 @@ class Pages:
 
     def first(self, run: str) -> Record | None:
         """The first record of a run."""
-        return self._one(_FIRST, run)
+        bounds = self._source.bounds_of(run)
+        return None if bounds is None else self._one(bounds[0])
 
     def last(self, run: str) -> Record | None:
         """The last record of a run so far."""
-        return self._one(_LAST, run)
+        bounds = self._source.bounds_of(run)
+        return None if bounds is None else self._one(bounds[1])
 
     def after(self, run: str, seq: int, limit: int) -> list[Record]:
         """The records of a run and of those below it with a higher number, in order, so many at most."""
-        begun = self._source.ask("SELECT min(seq) FROM records WHERE run = ?", run)[0][0]
-        if begun is None:
-            return []
-        found = self._source.ask(_TREE, max(seq, begun - 1), run, *runs_below(run), limit)
-        return [_parsed(*row) for row in found]
+        return [_parsed(*row[:3:2]) for row in islice(self._source.tree(run, after=seq), limit)]
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """What a SELECT gives, of the same snapshot."""
         return self._source.ask(statement, *values)
 
-    def _one(self, statement: str, run: str) -> Record | None:
-        found = self._source.ask(statement, run)
-        return _parsed(*found[0]) if found else None
+    def _one(self, seq: int) -> Record:
+        return _parsed(seq, next(self._source.rows(seq=seq))[2])
 
 
 def _parsed(seq: int, body: object) -> Record:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -25,10 +26,10 @@ from belljar.audit.events import (
     decoded_fast,
     encoded,
 )
-from belljar.audit.log import RECORD_BYTES_MAX
-from belljar.audit.source import Log, Row, Source, looked_at, open_source, reading
+from belljar.audit.source import Log, Source, looked_at, open_source, reading
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.identity import runs_below
+from belljar.journal.packs import Row
+from belljar.journal.tables import RECORD_BYTES_MAX
 
 __all__ = [
     "OTHER_RUN",
@@ -51,12 +52,6 @@ _LOOKED_AT_MAX = 20_000
 # Of a record whose column names another run than its bytes; continues "record 7".
 OTHER_RUN = "is stored under another run than it names"
 
-# Of a run and those below it.
-_MARKS = """SELECT seq FROM (
-    SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM records WHERE run = ? OR (run > ? AND run < ?)
-    ) AS numbered WHERE (place - 1) % ? = 0 ORDER BY seq"""
-_BEFORE = "SELECT max(run) FROM records WHERE run < ?"
-_OF_RUN = "SELECT min(seq), max(seq), count(*) FROM records WHERE run = ?"
 _BEYOND = "~"  # no run's id has it
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
@@ -190,8 +185,9 @@ def runs_before(
             before = _root_before(source, before)
             if before is None:
                 return found, None
-            ((first, last, count),) = source.ask(_OF_RUN, before)
-            summary = _summary(source, before, first, last, count)
+            bounds = source.bounds_of(before)
+            assert bounds is not None, "it was found by its records"
+            summary = _summary(source, before, *bounds)
             if is_wanted(summary):
                 found.append(summary)
             if len(found) == limit:
@@ -202,10 +198,10 @@ def runs_before(
 def _root_before(source: Source, before: str | None) -> str | None:
     """The next lower id of a run that is nobody's child."""
     while True:
-        ((found,),) = source.ask(_BEFORE, _BEYOND if before is None else before)
+        found = source.before(_BEYOND if before is None else before)
         if found is None:
             return None
-        root, dot, _ = str(found).partition(".")
+        root, dot, _ = found.partition(".")
         if found not in HOST_RUNS and not dot:
             return root
         before = found if found in HOST_RUNS else f"{root}."  # all that is below it is skipped at once
@@ -245,12 +241,12 @@ def records_below(log: Log, run: str) -> Iterator[Record]:
 def marks_below(log: Log, run: str, every: int) -> list[int]:
     """The numbers of the first record and of each `every`-th one after it, of a run and of all runs below it.
 
-    Raises as `records`, but looks at no record; of a log that an older version made there is only the first.
+    Raises as `records`, but reads no record; of a log that an older version made there is only the first.
     """
     with reading(open_source(log)) as source:
         if source.below(run) is None:
             return [1]
-        return [row[0] for row in source.ask(_MARKS, run, *runs_below(run), every)]
+        return [row[0] for row in islice(source.tree(run), 0, None, every)]
 
 
 def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:

@@ -36,6 +36,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -52,7 +53,8 @@ from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.journal import Draft, Job, Journal, opened_journal, shown
-from belljar.journal.tables import CHECKPOINTS, SUBTREES, CheckpointRow, SubtreeRow
+from belljar.journal.packs import SPANS, Packs, pack_of, unpacked
+from belljar.journal.tables import CHECKPOINTS, PACK_RECORDS, SUBTREES, CheckpointRow, SubtreeRow
 from belljar.keys import Keys
 
 __all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "root_of", "signed_size", "signing"]
@@ -64,6 +66,8 @@ _LOOK_S: Final = 1.0
 # How long the end of a run waits for its receipt: the first checkpoint of a long log takes longer.
 _PATIENCE_S: Final = 5.0
 _CHUNK: Final = 500
+# Of a log that an older version made, with each checkpoint: 40 ms of work.
+_PACKS_AT_ONCE: Final = 8
 _AT_ONCE: Final = 100  # records whose hashing takes a millisecond
 _ATTEMPTS: Final = 50  # each fails only if another process has signed more meanwhile
 # Of the last records the nodes are kept, for receipts of runs whose end is already under a checkpoint.
@@ -74,8 +78,9 @@ _BLOCK_LEVEL: Final = 10
 _KEY: Final = "signing"
 _NEXT_KEY: Final = "signing.next"
 _OLD_KEYS: Final = "signing.old"
-_NEXT: Final = f"SELECT seq, body FROM records WHERE seq >= ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 (a constant)
 _COUNT: Final = "SELECT coalesce(max(seq), 0) FROM records"
+_FIRST: Final = f"SELECT min(low) FROM {SPANS} WHERE run = ?"  # noqa: S608 (a constant)
+_BOUNDS: Final = f"SELECT min(low), max(high) FROM {SPANS} WHERE run = ?"  # noqa: S608 (a constant)
 _SIZE: Final = "SELECT size FROM checkpoints ORDER BY size DESC LIMIT 1"
 _LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
 
@@ -210,7 +215,7 @@ class _Growth:
         self.tree = Tree() if signed is None else Tree(signed.size, signed.parts)
         self.head = bytes(32) if signed is None else signed.head
 
-    def feed(self, rows: list[tuple[int, Any]]) -> None:
+    def feed(self, rows: list[tuple[int, object]]) -> None:
         """Take the next records. The first of `rows` may be the last one that was taken: it must still be the same.
 
         Raises:
@@ -260,6 +265,8 @@ class Checkpoints:
         self._tree = Tree()  # of `_signed`, and perhaps more
         self._put = 0  # how many blocks of it are in the journal
         self._making: asyncio.Task[Signed | None] | None = None
+        self._packing: asyncio.Task[None] | None = None
+        self._packed = 0  # so many records at least are in packs
         self._wanted: dict[object, int] = {}  # records whose proofs somebody waits for
         self.trouble: str | None = None
 
@@ -272,7 +279,7 @@ class Checkpoints:
         self._wanted[mark] = seq
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                rows = await self._ask("SELECT min(seq) FROM records WHERE run = ?", run)
+                rows = await self._ask(_FIRST, run)
                 plain = msgspec.structs.replace(plain, first=rows[0][0])
                 while (signed := self._signed) is None or signed.size < seq:
                     if await self._make() is None:
@@ -337,7 +344,7 @@ class Checkpoints:
     async def _leaves(self, block: int, size: int) -> list[tuple[int, bytes]]:
         """The leaves of a block in a log of this size, with their indexes."""
         first, last = (block << _BLOCK_LEVEL) + 1, min((block + 1) << _BLOCK_LEVEL, size)
-        rows = await self._ask("SELECT seq, body FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", first, last)
+        rows = await self._rows(first, last)
         whole = [(seq, body) for seq, body in rows if isinstance(body, bytes)]
         return await asyncio.to_thread(lambda: [(seq - 1, leaf_hash(body)) for seq, body in whole])
 
@@ -368,6 +375,8 @@ class Checkpoints:
         """Wait for what is under way; for the witness at most as long as it may take."""
         if self._making is not None:
             await asyncio.wait([self._making])
+        if self._packing is not None:
+            await asyncio.wait([self._packing])
         if self._witness is not None:
             await self._witness.aclose()
 
@@ -389,19 +398,19 @@ class Checkpoints:
             InvalidInput: `audit.no_run`; `audit.unfinished`.
             NotSigned, AuditUnavailable: as `make`.
         """
-        select = "SELECT seq, body, (SELECT min(seq) FROM records WHERE run = ?) FROM records WHERE run = ?"
-        rows = await self._ask(f"{select} ORDER BY seq DESC LIMIT 1", run, run)
-        if not rows:
+        ((first, seq),) = await self._ask(_BOUNDS, run)
+        if first is None:
             raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
-        seq, body, first = rows[0]
-        if not isinstance(parse(seq, body).typed, RunFinished | RunAbandoned):
+        ((_, body),) = await self._rows(seq, seq)
+        record = parse(seq, body)
+        if not isinstance(record.typed, RunFinished | RunAbandoned):
             raise InvalidInput(f"run {run} has not ended: wait for it", code="audit.unfinished")
         signed = await self._make()
         assert signed is not None, "there is a record"
         tree = await self._around(seq, signed)
         proof = tree.inclusion(seq - 1, signed.size)
-        plain = Receipt(run, seq, hashlib.sha256(body).hexdigest(), first)
-        return plain.proved(leaf=leaf_hash(body), note=signed.note, proof=proof)
+        plain = Receipt(run, seq, record.hash, first)
+        return plain.proved(leaf=leaf_hash(record.body), note=signed.note, proof=proof)
 
     async def last(self) -> Signed | None:
         """What was signed last, by whichever process; nothing is signed for it. None if that is nothing yet.
@@ -550,6 +559,18 @@ class Checkpoints:
         growth.tree.forget(min([max(0, signed.size - _WINDOW), *(seq - 1 for seq in self._wanted.values())]))
         if self._witness is not None:
             self._witness.offer(signed.size, signed.note)
+        if signed.size - self._packed > PACK_RECORDS and (self._packing is None or self._packing.done()):
+            self._packing = asyncio.create_task(self._pack(signed.size))
+
+    async def _pack(self, size: int) -> None:
+        """Put what is signed into packs. Where the journal cannot be written now, the next checkpoint tries again."""
+        with contextlib.suppress(AuditUnavailable):
+            for _ in range(_PACKS_AT_ONCE):
+                rows, self._packed = await self._journal.submit(unpacked(size), unavailable=AuditUnavailable)
+                pack = await asyncio.to_thread(pack_of, rows) if rows else None
+                if pack is None:
+                    return
+                await self._journal.submit(pack.put(), unavailable=AuditUnavailable)
 
     def _sign(self, growth: _Growth, last: list[tuple[Any, ...]]) -> Signed:
         """In a thread. `last` is the last checkpoint in the log."""
@@ -582,17 +603,18 @@ class Checkpoints:
 
     async def _origin(self) -> str | None:
         """The log's name; None while it is empty."""
-        rows = await self._ask("SELECT seq, body FROM records ORDER BY seq LIMIT 1")
+        rows = await self._rows(-(2**62), limit=1)
         if not rows:
             return None
-        if rows[0][0] != 1:
+        seq, body = rows[0]
+        if seq != 1 or not isinstance(body, bytes):
             raise NotSigned("fork", "its first records are gone")
-        return origin_of(leaf_hash(rows[0][1]))
+        return origin_of(leaf_hash(body))
 
     async def _read(self, growth: _Growth, *, keep: int | None = None) -> None:
         """Take all records that there are, and keep the nodes from leaf `keep` on. Raises _Unsound."""
         while True:
-            rows = await self._ask(_NEXT, max(1, growth.tree.size))
+            rows = await self._rows(max(1, growth.tree.size), limit=_CHUNK)
             count = len(rows)
             if count > _AT_ONCE:
                 await asyncio.to_thread(growth.feed, rows)
@@ -602,6 +624,14 @@ class Checkpoints:
                 growth.tree.forget(min(keep, growth.tree.size))
             if count < _CHUNK:
                 return
+
+    async def _rows(self, first: int, last: int | None = None, limit: int | None = None) -> list[tuple[int, object]]:
+        """Records between two numbers, so many at most: number and body."""
+
+        def work(draft: Draft) -> list[tuple[int, object]]:
+            return [(seq, body) for seq, _, body, _ in islice(Packs(draft.query).rows(first, last), limit)]
+
+        return await self._journal.submit(Job(work), unavailable=AuditUnavailable)
 
     async def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         job = Job(lambda draft: draft.query(statement, *values))

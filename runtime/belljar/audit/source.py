@@ -21,33 +21,37 @@ from typing import Any, Final, Protocol, TypeVar
 
 from belljar.audit.checkpoint import NOTE_BYTES_MAX
 from belljar.audit.events import HOST_RUNS
-from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import runs_below
 from belljar.journal import StoreError, shown
-from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
+from belljar.journal.packs import NO_PACKS, SPANS, Packs, Row
+from belljar.journal.schema import CONTENTS_SINCE, PACKS_SINCE, SCHEMA, SqliteError, is_blank
+from belljar.journal.tables import RECORD_BYTES_MAX
 
-__all__ = ["UNREADABLE", "Log", "Row", "Source", "connected", "looked_at", "open_source", "reading"]
+__all__ = ["UNREADABLE", "Log", "Source", "connected", "looked_at", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
 # The file of a log, or the URL of its database.
 Log = Path | str
-# Of a record: its number, run, body and hash, as stored.
-Row = tuple[int, object, object, object]
 # What the methods of a source raise when it cannot be read.
 UNREADABLE: Final = (*SqliteError, StoreError)
 
-# A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
-_SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
+# Of a log whose records do not have their runs in a column.
+_WITHOUT_RUNS: Final = f"""SELECT seq, NULL, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash
+    FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq"""  # noqa: S608 (constants)
 _NO_RUNS: Final = ", ".join(f"'{name}'" for name in sorted(HOST_RUNS))
-_BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
-    WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (constants)
+_BOUNDS: Final = f"""SELECT run, min(low), max(high), CAST(sum(many) AS bigint) FROM {{}}
+    WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(low)"""  # noqa: S608 (constants)
 # So many that one for each run of a few years fits.
 _CHECKPOINTS: Final = f"""SELECT size, CASE WHEN length(note) <= {NOTE_BYTES_MAX} THEN note END FROM checkpoints
     ORDER BY size LIMIT 500000"""  # noqa: S608 (constants)
-_BELOW: Final = "SELECT DISTINCT run FROM records WHERE run = ? OR (run > ? AND run < ?) ORDER BY run"
-_BATCH: Final = 500
+_TREE: Final = "(run = ? OR (run > ? AND run < ?))"
+_BELOW: Final = f"SELECT DISTINCT run FROM {{}} WHERE {_TREE} ORDER BY run"  # noqa: S608 (constants)
+_OF_RUN: Final = "SELECT min(low), max(high), CAST(sum(many) AS bigint) FROM {} WHERE run = ?"
+_BEFORE: Final = "SELECT max(run) FROM {} WHERE run < ?"
+_HEAD: Final = "SELECT coalesce(max(seq), 0) FROM records"  # where the last record always is
+_SEQ_MAX: Final = 2**62
 _PATIENCE_S: Final = 10.0
 
 
@@ -72,8 +76,25 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def packs(self) -> Packs:
+        """The records, to be asked for in other ways. Not of a log of format 1, nor is what asks for runs below."""
+        ...
+
+    def tree(self, run: str, *, after: int = 0) -> Iterator[Row]:
+        """The records of a run and of those below it with a higher number, in order."""
+        ...
+
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         """The first and the last record of each run, and how many there are; None if only the records say that."""
+        ...
+
+    def bounds_of(self, run: str) -> tuple[int, int, int] | None:
+        """The same of one run; None if it has no records."""
+        ...
+
+    def before(self, run: str) -> str | None:
+        """The largest id before this one that has records, of a run or of what belongs to none."""
         ...
 
     def below(self, run: str) -> list[str] | None:
@@ -164,7 +185,63 @@ def looked_at(log: Log, look: Callable[[Log], _T], is_sound: Callable[[_T], bool
     return found if is_sound(found) or was_in_use or not _is_in_use(log) else look(log)
 
 
-class _File:
+class _Indexed:
+    """What is the same of every log whose records are found by their runs."""
+
+    @functools.cached_property
+    def packs(self) -> Packs:
+        return Packs(self.ask, there_are=self._has_packs())
+
+    @functools.cached_property
+    def _spans(self) -> str:
+        return SPANS if self._has_packs() else NO_PACKS
+
+    def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
+        if run is None:
+            return self.packs.rows(*_range(seq, after))
+        return self.packs.rows(*_range(seq, after), where="run = ?", values=(run,))
+
+    def tree(self, run: str, *, after: int = 0) -> Iterator[Row]:
+        begun = self.bounds_of(run)
+        first = after + 1 if begun is None else max(after + 1, begun[0])
+        return self.packs.rows(first, where=_TREE, values=(run, *runs_below(run)))
+
+    def bounds(self) -> list[tuple[str, int, int, int]] | None:
+        return [(row[0], row[1], row[2], row[3]) for row in self.ask(_BOUNDS.format(self._spans))]
+
+    def bounds_of(self, run: str) -> tuple[int, int, int] | None:
+        ((low, high, many),) = self.ask(_OF_RUN.format(self._spans), run)
+        return None if low is None else (low, high, many)
+
+    def below(self, run: str) -> list[str] | None:
+        found = self.ask(_BELOW.format(self._spans), run, *runs_below(run))
+        # A name of what belongs to no run may begin as a run's id does.
+        return [row[0] for row in found if row[0] == run or row[0] not in HOST_RUNS]
+
+    def before(self, run: str) -> str | None:
+        # Each by itself: the largest of both together is not looked up in an index.
+        tables = ("records", "pack_runs") if self._has_packs() else ("records",)
+        found = [self.ask(_BEFORE.format(table), run)[0][0] for table in tables]
+        return max((name for name in found if name is not None), default=None)
+
+    def head(self) -> int:
+        found: int = self.ask(_HEAD)[0][0]
+        return found
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def _has_packs(self) -> bool:
+        return True
+
+
+def _range(seq: int | None, after: int | None) -> tuple[int, int]:
+    if seq is not None:
+        return seq, seq
+    return -_SEQ_MAX if after is None else after + 1, _SEQ_MAX
+
+
+class _File(_Indexed):
     kind = "file"
 
     def __init__(self, path: Path) -> None:
@@ -184,26 +261,26 @@ class _File:
         schema = SCHEMA.of(db)
         if schema is None:
             raise sqlite3.DatabaseError("its format is none of ours")
-        if not schema.has_table(db, "records"):
-            raise sqlite3.DatabaseError("its records are not a table as we make it")
-        indexed = self._has_runs()
-        wanted = {"run =": run if indexed else None, "seq =": seq, "seq >": after}
-        where = " AND ".join(f"{name} ?" for name, value in wanted.items() if value is not None)
-        select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
-        yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
+        for table in ("records", *(("packs", "pack_runs") if self._has_packs() else ())):
+            if not schema.has_table(db, table):
+                raise sqlite3.DatabaseError(f"its {table} are not a table as we make it")
+        if self._has_runs():
+            yield from super().rows(run, seq=seq, after=after)
+        else:
+            yield from db.execute(_WITHOUT_RUNS, _range(seq, after))
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         if is_blank(self._db):
             return []
-        return self._db.execute(_BOUNDS).fetchall() if self._has_runs() else None
+        return super().bounds() if self._has_runs() else None
 
     def below(self, run: str) -> list[str] | None:
         if is_blank(self._db):
             return []
-        return _below(self, run) if self._has_runs() else None
+        return super().below(run) if self._has_runs() else None
 
     def head(self) -> int:
-        return 0 if is_blank(self._db) else _head(self)
+        return 0 if is_blank(self._db) else super().head()
 
     def format(self) -> tuple[int, int]:
         return self._db.execute("PRAGMA user_version").fetchone()[0], SCHEMA.version
@@ -241,16 +318,9 @@ class _File:
         schema = SCHEMA.of(self._db)
         return schema is not None and schema.version > 1
 
-
-def _below(source: Source, run: str) -> list[str]:
-    """Looked up in the index of runs. A name of what belongs to no run may begin as a run's id does."""
-    found = source.ask(_BELOW, run, *runs_below(run))
-    return [row[0] for row in found if row[0] == run or row[0] not in HOST_RUNS]
-
-
-def _head(source: Source) -> int:
-    found: int | None = source.ask("SELECT max(seq) FROM records")[0][0]
-    return found or 0
+    def _has_packs(self) -> bool:
+        schema = SCHEMA.of(self._db)
+        return schema is not None and schema.version >= PACKS_SINCE
 
 
 def connected(path: Path) -> sqlite3.Connection:
@@ -292,7 +362,7 @@ def _newer(db: sqlite3.Connection) -> str | None:
     )
 
 
-class _Database:
+class _Database(_Indexed):
     kind = "database"
 
     def __init__(self, url: str) -> None:
@@ -323,27 +393,6 @@ class _Database:
         if not self._schema.is_there(self._server):
             raise InvalidInput(f"there is no audit log in {self.name}; check the URL", code="audit.missing")
         return self._schema.wrong_version(self._server)
-
-    def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
-        where = "seq > $1 AND ($2::text IS NULL OR run = $2)" if run is None else "seq > $1 AND run = $2"
-        select = f"{_SELECT.format('run')} WHERE {where} ORDER BY seq LIMIT {1 if seq is not None else _BATCH}"
-        start = seq - 1 if seq is not None else -(2**62) if after is None else after
-        while found := self._do(functools.partial(self._server.fetch, select, start, run)):
-            for row in found:
-                if seq in (None, row[0]):
-                    yield row[0], row[1], row[2], row[3]
-            if seq is not None:
-                return
-            start = found[-1][0]
-
-    def bounds(self) -> list[tuple[str, int, int, int]] | None:
-        return [(row[0], row[1], row[2], row[3]) for row in self._do(lambda: self._server.fetch(_BOUNDS))]
-
-    def below(self, run: str) -> list[str] | None:
-        return _below(self, run)
-
-    def head(self) -> int:
-        return _head(self)
 
     def format(self) -> tuple[int, int]:
         return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened

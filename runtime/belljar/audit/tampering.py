@@ -6,8 +6,8 @@ First the rows, which name themselves. Each has a number, and its bytes say thei
     removed record      a number is missing in between; or all from some place on bear a later number than their row
     swap                two rows have each other's bytes
     duplicate           a row has the bytes of another one, which is still there
-    inserted record     from some place on all bear an earlier number than their row
-    flipped byte        the bytes are not those of the hash that is kept with them
+    inserted record     from some place on all bear an earlier number than their row; or a row is in a pack, too
+    flipped byte        the bytes are not those of the hash that is kept with them, or their pack cannot be read
     changed record      the bytes fit their own hash, but not what the next record says of them
     record after the end     of a run that had ended
     planted object      the file has a trigger, a view or a table that is not ours
@@ -108,6 +108,7 @@ class Rows:
     def __init__(self) -> None:
         self.seq = 0
         self._gap: tuple[int, int] | None = None
+        self._again: int | None = None
         self._misplaced: dict[int, int] = {}
         self._flipped: list[int] = []
         self._unchained: list[int] = []
@@ -124,12 +125,19 @@ class Rows:
             self._unchained.append(seq)
         self.seq = seq
 
+    def again(self, seq: int) -> None:
+        """Take a row whose number there was before."""
+        if self._again is None:
+            self._again = seq
+
     def findings(self, body_of: Callable[[int], object]) -> list[Finding]:
         """What was done to the rows. `body_of` gives the bytes in a row."""
         if self._gap is not None:
             before, after = self._gap
             kind: Kind = "dropped head" if before == 1 else "removed record"
             return [Finding(kind, f"records {before} to {after - 1} are gone")]
+        if self._again is not None:
+            return [Finding("inserted record", f"record {self._again} is a row of its own, and in a pack, too")]
         if self._misplaced:
             return [self._moved(*next(iter(self._misplaced.items())), body_of)]
         if self._flipped:

@@ -42,12 +42,17 @@ from belljar.audit.tampering import (
 from belljar.audit.trees import TREE_EVENTS, Trees
 from belljar.errors import InvalidInput
 from belljar.journal import Ask
+from belljar.journal.packs import block_of
+from belljar.journal.tables import PACK_RECORDS
 from belljar.keys import Keys
 
 __all__ = ["Report", "verify"]
 
 _PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
 _NO_RECORD = "0" * 64
+_UNKNOWN = ""
+_FILED = "SELECT run, low, high, many FROM pack_runs WHERE block = ?"
+_STRAY = "SELECT block FROM pack_runs WHERE block NOT IN (SELECT block FROM packs) LIMIT 1"
 _KEPT = "the checkpoint that was kept"
 _WITNESSED = "a checkpoint that the witness has"
 
@@ -153,6 +158,7 @@ def _verify(log: Log, anchors: list[Anchor], known: Known, receipts: Sequence[Re
                 checker.found("planted object", f"the {source.kind} is not as we make it: {odd}")
             elif source.has_ledger():
                 checker.compare(source.ask)
+                checker.compare_packs(source.ask)
         except UNREADABLE as error:
             checker.problem(f"after record {checker.seq}: the {source.kind} cannot be read: {error}")
     return checker.report()
@@ -169,6 +175,7 @@ class _Checker:
         self._more = 0
         self._charges = Charges()
         self._trees = Trees()
+        self._packs: dict[int, dict[str, tuple[int, int, int]]] = {}  # what has to be said of the runs of each
         self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
         self._rows = Rows()
         self._leaves = Leaves(())
@@ -194,13 +201,20 @@ class _Checker:
     # -- rows --------------------------------------------------------------------------------------------------------
 
     def feed(self, seq: int, run: object, body: object, kept_hash: object) -> None:
+        if 0 < seq <= self.seq:
+            self.problem(f"record {seq}: it is a row of its own, and in a pack, too")
+            self._rows.again(seq)
+            return
         if seq != self.seq + 1:
             self.problem(f"record {seq}: expected record {self.seq + 1}; what was between is gone")
         self.seq = seq
         self._records += 1
+        if body is kept_hash is None:
+            self._skip(seq)
+            return
         data = body if isinstance(body, bytes) else b""
         digest = hashlib.sha256(data).digest()
-        is_whole = digest == kept_hash
+        is_whole = kept_hash in (None, digest)  # there is none of a record in a pack, of which there is a sum
         if not is_whole:
             self.problem(f"record {seq}: its bytes do not have the hash that was kept with them")
         said: int | None = seq
@@ -213,13 +227,27 @@ class _Checker:
             prev = record.prev
             if run not in (None, record.run):
                 self.problem(f"record {seq}: it {OTHER_RUN}")
+            if kept_hash is None:
+                runs = self._packs.setdefault(block_of(seq), {})
+                low, _, many = runs.get(record.run, (seq, seq, 0))
+                runs[record.run] = low, seq, many + 1
             self._follow(record)
-        self._rows.feed(seq, said, is_whole=is_whole, continues=prev in (None, self._head))
+        self._rows.feed(seq, said, is_whole=is_whole, continues=prev is None or self._head in (prev, _UNKNOWN))
         self._leaves.feed(data)
         self._head = head
 
+    def _skip(self, seq: int) -> None:
+        """Of a record in a pack that cannot be read, nothing is known; of the pack it is said once."""
+        end = (block_of(seq) + 1) * PACK_RECORDS
+        is_first = seq + PACK_RECORDS == end + 1
+        if is_first:
+            self.problem(f"records {seq} to {end}: the pack that they are in is damaged")
+        self._rows.feed(seq, None, is_whole=not is_first, continues=True)
+        self._leaves.feed(b"")
+        self._head = _UNKNOWN
+
     def _follow(self, record: Record) -> None:
-        if record.prev != self._head:
+        if self._head not in (record.prev, _UNKNOWN):
             self.problem(f"record {record.seq}: it does not continue the record before it")
         if record.run in HOST_RUNS:
             if host_run(record.typed) != record.run:
@@ -253,6 +281,15 @@ class _Checker:
     def compare(self, ask: Ask) -> None:
         for problem in self._charges.differences(ask):
             self.problem(problem)
+
+    def compare_packs(self, ask: Ask) -> None:
+        """Whether a run is found in all packs that have records of it, and in no other."""
+        for block, runs in self._packs.items():
+            found = {run: tuple(row) for run, *row in ask(_FILED, block)}
+            if found != runs:
+                self.problem(f"pack {block}: not all of its records are found by their runs, or others are")
+        if stray := ask(_STRAY):
+            self.problem(f"pack {stray[0][0]}: it is said to have runs, and is not there")
 
     # -- what was signed ---------------------------------------------------------------------------------------------
 

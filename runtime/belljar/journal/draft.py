@@ -66,7 +66,10 @@ class Store(Protocol):
         ...
 
     def save(self, changes: Mapping[Key, Any]) -> None:
-        """Write rows, each under its table and key; None removes it. Records are only ever added."""
+        """Write rows, each under its table and key; None removes it, after all that is added.
+
+        Records are only ever added, and removed when they are in a pack.
+        """
         ...
 
     def commit(self) -> None:
@@ -229,6 +232,8 @@ class _Round:
             return self.changes[_HEAD]  # type: ignore[no-any-return]
         if _HEAD not in self._known:
             last = self._store.query("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1", ())
+            if not last and self._store.query("SELECT block FROM packs LIMIT 1", ()):
+                raise StoreError("the last records of the log are gone: verify it")
             self._known[_HEAD] = (last[0][0], last[0][1]) if last else (0, bytes(32))
         return self._known[_HEAD]  # type: ignore[no-any-return]
 

@@ -28,6 +28,9 @@ from belljar.journal.tables import (
     LIMITED,
     LIMITS,
     ORDERS,
+    PACK_RECORDS,
+    PACK_RUNS,
+    PACKS,
     RECORDS,
     SUBTREES,
     TABLES,
@@ -51,7 +54,7 @@ __all__ = [
     "wrong_version",
 ]
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 # The server's clock, in seconds since the epoch; it goes on inside a transaction.
@@ -81,7 +84,7 @@ def _sums(book: Book) -> tuple[str, ...]:
 
 
 _TIMES: Final = {"since", "until", "gone_at", "used_at", "ended_at", "next_at", "done_at"}
-_NUMBERS: Final = {"seq", "is_open", "part", "size", "block", "attempts", "status"} | {
+_NUMBERS: Final = {"seq", "is_open", "part", "size", "block", "low", "high", "many", "attempts", "status"} | {
     *(*_TIMES, *LIMITED, *columns("actual_{}"), *_SUMS)
 }
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
@@ -94,6 +97,7 @@ _CHECKS: Final[dict[Table[Any], str]] = {
     RECORDS: "seq >= 1 AND length(hash) = 32",
     CHECKPOINTS: "size >= 1",
     SUBTREES: "block >= 0",
+    PACKS: "block >= 0",
     **{book.reservations: "state IN ('held', 'dispatched', 'settled', 'released')" for book in BOOKS},
     **{book.balances: " AND ".join(f"{side} >= 0" for side in _sums(book)) for book in BOOKS},
 }
@@ -103,9 +107,24 @@ _ROOM: Final = " WITH (fillfactor = 50)"
 
 _REFUSE: Final = "BEGIN RAISE EXCEPTION '%', $1 USING ERRCODE = 'BJ001'; END"
 _APPEND_ONLY: Final = "BEGIN RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'BJ001'; END"
-_TRIGGER: Final = "records_are_not_changed"
+# Only what is in a pack is deleted. Asked after the whole statement, which may put the pack there.
+_PACKED_ONLY: Final = f"""BEGIN
+    IF EXISTS (SELECT FROM gone
+               WHERE seq > (SELECT coalesce(max(block) + 1, 0) * {PACK_RECORDS} FROM belljar.packs)) THEN
+        RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'BJ001';
+    END IF;
+    RETURN NULL;
+END"""  # noqa: S608 (constants)
+_TRIGGERS: Final = (
+    "CREATE TRIGGER records_are_not_changed BEFORE UPDATE OR TRUNCATE ON belljar.records"
+    " FOR EACH STATEMENT EXECUTE FUNCTION belljar.append_only()",
+    f"CREATE FUNCTION belljar.packed_only() RETURNS trigger LANGUAGE plpgsql AS $${_PACKED_ONLY}$$",
+    "CREATE TRIGGER records_are_not_deleted AFTER DELETE ON belljar.records REFERENCING OLD TABLE AS gone"
+    " FOR EACH STATEMENT EXECUTE FUNCTION belljar.packed_only()",
+)
 _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
+    "packs_of_run": "pack_runs (run, block)",
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
     "kept_contents": "content_keys (until) WHERE until > 0",
@@ -158,8 +177,7 @@ _STATEMENTS: Final = (
     *(f"CREATE INDEX {name} ON belljar.{what}" for name, what in _INDEXES.items()),
     f"CREATE FUNCTION belljar.refuse(text) RETURNS bigint LANGUAGE plpgsql AS $${_REFUSE}$$",
     f"CREATE FUNCTION belljar.append_only() RETURNS trigger LANGUAGE plpgsql AS $${_APPEND_ONLY}$$",
-    f"CREATE TRIGGER {_TRIGGER} BEFORE UPDATE OR DELETE OR TRUNCATE ON belljar.records"
-    " FOR EACH STATEMENT EXECUTE FUNCTION belljar.append_only()",
+    *_TRIGGERS,
     f"INSERT INTO belljar.head VALUES (true, {VERSION}, 0)",  # noqa: S608
 )
 # What makes a schema of each older version one of the next.
@@ -176,6 +194,13 @@ _MIGRATIONS: Final = {
         *(f"CREATE INDEX {name} ON belljar.{_INDEXES[name]}" for name in _OF_SERVICE),
     ),
     3: (),  # contents may be compressed by Zstandard, which an older Belljar would take for damage
+    4: (
+        _create_table(PACKS),
+        _create_table(PACK_RUNS),
+        f"CREATE INDEX packs_of_run ON belljar.{_INDEXES['packs_of_run']}",
+        "DROP TRIGGER records_are_not_changed ON belljar.records",
+        *_TRIGGERS,
+    ),
 }
 
 # -- opening -----------------------------------------------------------------------------------------------------------
@@ -304,10 +329,12 @@ def _expected() -> set[str]:
         "column hosts.round bigint always",
         "column hosts.seen timestamp with time zone always",
         "constraint head.head_check",
-        # before, each statement: of 2 + 8 + 16 + 32 for before, delete, update and truncate
-        f"trigger records.{_TRIGGER} O58",
+        # each statement: of 2 + 8 + 16 + 32 for before, delete, update and truncate
+        "trigger records.records_are_not_changed O50",
+        "trigger records.records_are_not_deleted O8",
         f"function refuse {_REFUSE}",
         f"function append_only {_APPEND_ONLY}",
+        f"function packed_only {_PACKED_ONLY}",
     }
     for table in TABLES:
         for column in table.columns:

@@ -9,6 +9,7 @@ trigger, a view or an index that somebody planted is found before anything is wr
     format 4   contents and checkpoints, too
     format 5   what a service has to remember: its keys, its orders, whom it tells; and parts of the log's tree
     format 6   contents are compressed in another way
+    format 7   older records are in packs
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from belljar.journal.tables import BALANCES, BOXES, CALLS, LIMITED, LIMITS, RESERVATIONS, RUNS, columns
+from belljar.journal.tables import BALANCES, BOXES, CALLS, LIMITED, LIMITS, PACK_RECORDS, RESERVATIONS, RUNS, columns
 
 __all__ = [
     "CONTENTS_SINCE",
     "LEDGER_SINCE",
     "OLD_LEDGER",
+    "PACKS_SINCE",
     "SCHEMA",
     "TAIL",
     "TAIL_BYTES_MAX",
@@ -334,10 +336,33 @@ _JOURNAL_5: Final = Schema(
     migrate=_adding(_SERVICE),
 )
 # Contents may be compressed by Zstandard, which an older Belljar would take for damage; the tables are the same.
-SCHEMA: Final = Schema(
+_JOURNAL_6: Final = Schema(
     application_id=_LOG_2.application_id,
     version=6,
     statements=_JOURNAL_5.statements,
     older=_JOURNAL_5,
     migrate=_adding(()),
+)
+
+# -- packs -------------------------------------------------------------------------------------------------------------
+
+PACKS_SINCE: Final = 7
+_IS_DELETED: Final = _TRIGGERS[1]
+_PACKS: Final = (
+    "CREATE TABLE packs (block INTEGER PRIMARY KEY CHECK (block >= 0), size INTEGER NOT NULL, body BLOB NOT NULL)",
+    """CREATE TABLE pack_runs (
+            block INTEGER NOT NULL, run TEXT NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+            many INTEGER NOT NULL, PRIMARY KEY (block, run)) WITHOUT ROWID""",
+    "CREATE INDEX packs_of_run ON pack_runs (run)",
+    # Only what is in a pack.
+    f"""CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
+            WHEN OLD.seq > (SELECT coalesce(max(block) + 1, 0) * {PACK_RECORDS} FROM packs)
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",  # noqa: S608 (a constant)
+)
+SCHEMA: Final = Schema(
+    application_id=_LOG_2.application_id,
+    version=PACKS_SINCE,
+    statements=(*(one for one in _JOURNAL_6.statements if one != _IS_DELETED), *_PACKS),
+    older=_JOURNAL_6,
+    migrate=_adding(("DROP TRIGGER records_are_not_deleted", *_PACKS)),
 )

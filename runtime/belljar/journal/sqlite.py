@@ -144,16 +144,19 @@ class SqliteStore:
 
     def save(self, changes: Mapping[Key, Any]) -> None:
         by_table: dict[Table[Any], list[tuple[Any, ...]]] = {}
+        removed: dict[Table[Any], list[tuple[Any, ...]]] = {}
         with self._told:
             for (table, key), row in changes.items():
                 if row is None:
-                    self._db.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", key)  # noqa: S608
+                    removed.setdefault(table, []).append(key)
                 else:
                     by_table.setdefault(table, []).append(table.pack(row))
             for table, rows in by_table.items():
                 # A trigger in the file can also take a row for nothing.
                 if self._db.executemany(self._save(table), rows).rowcount != len(rows):
                     raise StoreError("it did not take what was written: set the file aside for inspection")
+            for table, keys in removed.items():  # records only when their pack is there
+                self._db.executemany(f"DELETE FROM {table.name} WHERE {_where(table)}", keys)  # noqa: S608
 
     def commit(self) -> None:
         with self._told:

@@ -1,6 +1,8 @@
-"""What a journal holds: fifteen tables, and the row of each as Python has it.
+"""What a journal holds: seventeen tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
+    packs          block -> size, body                       its older records, as `packs` tells
+    pack_runs      block, run -> low, high, many             where those of a run are
     limits         account, period -> bounds                 what an operator set
     runs           run -> tenant, owner, bounds, open?
     reservations   id -> run, when, state, asked, actual     one row each, changed only forward
@@ -48,7 +50,11 @@ __all__ = [
     "LIMITED",
     "LIMITS",
     "ORDERS",
+    "PACKS",
+    "PACK_RECORDS",
+    "PACK_RUNS",
     "RECORDS",
+    "RECORD_BYTES_MAX",
     "RESERVATIONS",
     "RUNS",
     "SUBTREES",
@@ -65,6 +71,8 @@ __all__ = [
     "Key",
     "LimitsRow",
     "OrderRow",
+    "PackRow",
+    "PackRunRow",
     "RecordRow",
     "ReservationRow",
     "RunRow",
@@ -85,6 +93,10 @@ LIMITED = (*DIMENSIONS, "context_bytes", "depth")
 # What is limited at each moment, whatever the period.
 AT_ONCE = (*GAUGES, *LIMITED[len(DIMENSIONS) :])
 
+RECORD_BYTES_MAX = 65536  # a batch of a few hundred calls with their hashes
+# The largest of them is 16 MB.
+PACK_RECORDS = 256
+
 Vector = tuple[int, ...]
 # None: no bound.
 Bounds = tuple[int | None, ...]
@@ -97,6 +109,24 @@ class RecordRow(NamedTuple):
     run: str
     body: bytes
     hash: bytes
+
+
+class PackRow(NamedTuple):
+    """The records of one block: `size` bytes, compressed."""
+
+    block: int
+    size: int
+    body: bytes
+
+
+class PackRunRow(NamedTuple):
+    """A run in a pack: its first and its last record there, and how many it has there."""
+
+    block: int
+    run: str
+    low: int
+    high: int
+    many: int
 
 
 class LimitsRow(NamedTuple):
@@ -277,6 +307,8 @@ def columns(template: str = "{}", names: tuple[str, ...] = DIMENSIONS) -> tuple[
 
 
 RECORDS = Table("records", RecordRow._fields, 1, tuple, RecordRow._make, kept=False)
+PACKS = Table("packs", PackRow._fields, 1, tuple, PackRow._make, kept=False)
+PACK_RUNS = Table("pack_runs", PackRunRow._fields, 2, tuple, PackRunRow._make, kept=False)
 LIMITS = Table(
     "limits",
     ("account", "period", *columns(names=LIMITED)),
@@ -337,6 +369,8 @@ TABLES: tuple[Table[Any], ...] = (
     HOOKS,
     DELIVERIES,
     SUBTREES,
+    PACKS,
+    PACK_RUNS,
 )
 
 

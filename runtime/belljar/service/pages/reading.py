@@ -100,10 +100,7 @@ _AT_ONCE: Final = 2
 _GIVE_WAY: Final = 200
 _CHECKPOINTS: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT ?"
 _SIGNED: Final = "SELECT coalesce(max(size), 0) FROM checkpoints"
-_BODY: Final = f"CASE WHEN length(body) <= {1 << 20} THEN body END"
-_RECORDS: Final = f"SELECT seq, {_BODY} FROM records WHERE seq < ? AND seq >= ?"  # noqa: S608 (constants)
-_OF_TENANT: Final = " AND run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?))"
-_NEWEST: Final = " ORDER BY seq DESC LIMIT ?"
+_OF_TENANT: Final = "run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?))"
 
 
 class _Digest(msgspec.Struct, frozen=True):
@@ -621,14 +618,18 @@ class HostReader:
         newest = head(self._log)
         first = min(before or newest + 1, newest + 1)
         least = max(1, first - _SCANNED_MAX)
-        if visitor.tenant is None:
-            rows = self._ask(_RECORDS + _NEWEST, first, least, limit)
-        else:
-            whose = (visitor.tenant, f"{visitor.tenant}/", f"{visitor.tenant}0")  # behind the slash comes the 0
-            rows = self._ask(_RECORDS + _OF_TENANT + _NEWEST, first, least, *map(str, whose), limit)
+        with reading(open_source(self._log)) as source:
+            if visitor.tenant is None:
+                found = source.packs.rows(least, first - 1, backwards=True)
+            else:
+                whose = (visitor.tenant, f"{visitor.tenant}/", f"{visitor.tenant}0")  # behind the slash comes the 0
+                found = source.packs.rows(
+                    least, first - 1, where=_OF_TENANT, values=list(map(str, whose)), backwards=True
+                )
+            rows = list(islice(found, limit))
         older = rows[-1][0] if len(rows) == limit else least
         return RecordsPage(
-            records=[_record(seq, body) for seq, body in rows], older=older if older > 1 else 0, head=newest
+            records=[_record(seq, body) for seq, _, body, _ in rows], older=older if older > 1 else 0, head=newest
         )
 
     def checked(self) -> Checked:
