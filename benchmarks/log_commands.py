@@ -26,6 +26,8 @@ _TIMED: Final = str(Path(__file__).with_name("timed.py"))
 _POLICIES: Final = Path(__file__).parents[1] / "policies"
 # Far above what a slow machine takes for a million records.
 _PATIENCE_S: Final = 900.0
+# A demo of a million tokens has 276 records, 20 more than a pack: after so many demos those fill another one.
+_UNTIL_PACKED: Final = 13
 _REASON_CHARS_MAX: Final = 300
 _MB: Final = 1e6
 
@@ -88,14 +90,13 @@ def _shown(command: tuple[str | Path, ...]) -> str:
 class Demo:
     """`belljar demo` under the preset `standard`, but for the contents that are kept; a subject of `measure`.
 
-    A round gives the seconds of the command and of its run, and by how much the file of log and ledger grew: in bytes
-    for each model call, and in megabytes.
+    A round gives the seconds of the command and of its run, and by how many megabytes the file of log and ledger grew.
     """
 
     def __init__(self, machine: Machine, kept: str, tokens: int) -> None:
         self.title = f"Belljar, contents: {kept}"
         self.state = State(machine.scratch / kept)
-        self.run = ""
+        self.run, self.calls = "", 0
         self._machine = machine
         self._tokens = tokens
         self._policy = machine.scratch / f"{kept}.toml"
@@ -111,13 +112,19 @@ class Demo:
         result: dict[str, Any] = report["result"]
         if result["status"] != "ok" or not report["log_verifies"]:
             raise BenchmarkError(f"{self.title}: the demo ended with {result['status']}")
-        self.run = result["run"]
+        self.run, self.calls = result["run"], result["usage"]["calls"]
         return {
             "log_demo": [took.seconds],
             "log_demo_run": [result["wall_s"]],
-            "log_size_action": [grown / result["usage"]["calls"]],
             "log_size_file": [grown / _MB],
         }
+
+    async def grown(self) -> float:
+        """By how many bytes the file grows with one more demo: the mean of so many that all records find their pack."""
+        before = self._size()
+        for _ in range(_UNTIL_PACKED):
+            await self.round()
+        return (self._size() - before) / _UNTIL_PACKED
 
     @property
     def log(self) -> Path:

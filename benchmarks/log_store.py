@@ -52,6 +52,7 @@ async def write_store(state: State, keys: Keys, *, records: int, runs: int) -> l
         audit, ledger = AuditLog(journal), Ledger(journal, owner="benchmark")
         stack.push_async_callback(ledger.aclose)
         checkpoints = Checkpoints(journal, audit, place=place_of(state.journal), keys=keys)
+        stack.push_async_callback(checkpoints.aclose)
         for number, run in enumerate(names):
             # What does not divide evenly: one record more in each of the first runs.
             await _write_run(audit, ledger, run, records // runs + (number < records % runs))

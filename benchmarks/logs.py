@@ -47,15 +47,19 @@ _MEMORY: Final = "log_verify_memory"
 _PAGE: Final = "Belljar, the page"
 _EMPTY: Final = "floor: an empty page"
 _HASHING: Final = """
-import hashlib, sqlite3, sys
+import hashlib, itertools, sqlite3, sys, zlib
 db = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
-print(sum(len(hashlib.sha256(body).digest()) // 32 for (body,) in db.execute("SELECT body FROM records ORDER BY seq")))
+texts = (zlib.decompress(body) for (body,) in db.execute("SELECT body FROM packs ORDER BY block"))
+packed = (body for text in texts for body in text.splitlines())
+rows = (body for (body,) in db.execute("SELECT body FROM records ORDER BY seq"))
+print(sum(len(hashlib.sha256(body).digest()) // 32 for body in itertools.chain(packed, rows)))
 """
 _NOTES: Final = (
     "A record is that of a request to a model. The demo is `belljar demo` under the preset `standard`, which keeps "
     "nothing of what was said (`metadata`) or all of it, with what the program reads (`full`); *the run alone* is "
     "without the interpreter's start, the making of the text, and the check of the log. Growth is what log, ledger, "
-    "their indexes and the contents take in the file. *Compressed*: each content by itself, once, by zlib at its usual "
+    "their indexes and the contents take in the file; for a call, the mean of further demos, in which all records find "
+    "their pack. *Compressed*: each content by itself, once, by zlib at its usual "
     "level. A model call has the records of its request and its outcome, and its share of all others.",
     "The log that is read was made in bulk, verifies with the ledger beside it, and is signed at each run's end. It is "
     "read by a whole command, from an interpreter's start to its end. Until the page is interactive: from navigation "
@@ -71,8 +75,10 @@ async def measure_logs(plan: LogPlan, scratch: Path, progress: Callable[[str], N
     demos = Demo(machine, "metadata", plan.tokens), Demo(machine, "full", plan.tokens)
     progress(f"the demo of {plan.tokens:,} tokens")
     samples = await measure(demos, plan.rounds, lambda demo: demo.round(), progress)
+    grown = await demos[0].grown()
     sizes = [await asyncio.to_thread(sizes_of, demo.log, demo.run, machine.keys) for demo in demos]
-    rows += demo_rows(plan, samples, *sizes)
+    rows += growth_rows(plan, demos[0], grown, sizes[0])
+    rows += demo_rows(plan, samples, sizes[1])
     rows += await _readers(plan, machine, progress)
     rows += await _page(plan, machine, demos[1], absent, progress)
     return LogTable(plan, rows, absent, _NOTES)
@@ -110,8 +116,16 @@ def writer_rows(plan: LogPlan, samples: Mapping[str, Samples]) -> list[Row]:
 # ------------------------------------------------------------------------------------------------------------- the demo
 
 
-def demo_rows(plan: LogPlan, samples: Mapping[str, Samples], bare: Sizes, kept: Sizes) -> list[Row]:
-    """`samples` are of the demo that keeps nothing, then of the one that keeps all; the sizes are of a run of each."""
+def growth_rows(plan: LogPlan, demo: Demo, grown: float, bare: Sizes) -> list[Row]:
+    """What one more run of the demo makes the file grow by, in the mean, for each of its calls and records."""
+    return [
+        log_row("log_size_action", demo.title, "bytes", [grown / demo.calls], plan.goals.get("log_size_action")),
+        log_row("log_size_record", demo.title, "bytes", [grown / bare.records]),
+    ]
+
+
+def demo_rows(plan: LogPlan, samples: Mapping[str, Samples], kept: Sizes) -> list[Row]:
+    """`samples` are of the demo that keeps nothing, then of the one that keeps all; the sizes are of a run of that."""
     goals = plan.goals
     (none, little), (whole, much) = samples.items()
     rows = timed_rows(
@@ -124,8 +138,6 @@ def demo_rows(plan: LogPlan, samples: Mapping[str, Samples], bare: Sizes, kept: 
     grown = statistics.median(much["log_size_file"])
     return [
         *rows,
-        log_row("log_size_action", none, "bytes", little["log_size_action"], goals.get("log_size_action")),
-        log_row("log_size_record", none, "bytes", [size * 1e6 / bare.records for size in little["log_size_file"]]),
         log_row("log_size_file", none, "MB", little["log_size_file"]),
         log_row("log_size_file", whole, "MB", much["log_size_file"]),
         log_row("log_size_file", "the contents as they are, each once", "MB", [kept.contents / 1e6]),

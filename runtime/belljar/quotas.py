@@ -22,10 +22,11 @@ from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.events import HOST_RUNS, QueryDenied, QuotaChanged, RequestRefused, RunStarted
 from belljar.audit.read import parse
-from belljar.audit.source import UNREADABLE, Log, Row, Source, looked_at, open_source
+from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, opened_journal
+from belljar.journal.packs import Row
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
     LIMITED,

@@ -1,4 +1,4 @@
-"""Older records, many to a row: a log then takes a third of the room.
+"""Older records, many to a row: a log then takes a quarter of the room.
 
 A record is believed for its bytes: they are hashed, chained and signed. How they lie on the disk is another matter. The
 newest are rows of `records`, as they were written. Of those that are signed, each block of `PACK_RECORDS` becomes one
