@@ -419,6 +419,17 @@ def test_a_pack_that_grows_beyond_its_size_is_not_unpacked(bench: Bench) -> None
     assert peak < 2**25
 
 
+def test_a_reader_keeps_few_bytes_of_packs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(readings(bench.log))
+    bench.make()
+    monkeypatch.setattr("belljar.journal.packs._OPEN_BYTES_MAX", 100_000)  # of one pack, and not of two
+    assert dict(readings(bench.log)) == before
+    with closing(open_source(bench.log)) as source:
+        for seq in (1, 300, 2, 301):
+            assert next(source.rows(seq=seq))[0] == seq
+            assert len(source.packs._open) == 1
+
+
 def test_whoever_reads_a_damaged_pack_is_told_so(bench: Bench) -> None:
     bench.make()
     with closing(sqlite3.connect(bench.file, isolation_level=None)) as db:

@@ -1,7 +1,7 @@
 """One store for log and ledger, so that what they say of an action is written in one transaction.
 
-`tables` says what is in it, `draft` what a job may do, `journal` who writes and when; `sqlite` keeps it in a file. `packs`
-reads the log's records, of which the older ones are compressed.
+`tables` says what is in it, `draft` what a job may do, `journal` who writes and when; `sqlite` keeps it in a file.
+`packs` reads the log's records, of which the older ones are compressed.
 """
 
 from belljar.journal.draft import Ask, Draft, Job, Store, StoreError

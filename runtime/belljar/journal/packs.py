@@ -49,8 +49,8 @@ NO_PACKS: Final = "(SELECT run, seq AS low, seq AS high, 1 AS many FROM records)
 
 _BATCH: Final = 500
 _TEXT_BYTES_MAX: Final = PACK_RECORDS * (RECORD_BYTES_MAX + 1)
-# Packs that a reader keeps open, some 130 KB each: the runs of a tree stand side by side in a few.
-_OPEN_MAX: Final = 64
+# Of the packs that a reader keeps open, some 130 KB each: the runs of a tree stand side by side in a few.
+_OPEN_BYTES_MAX: Final = 16 << 20
 # A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _BODY: Final = "CASE WHEN length(body) <= {} THEN body END"
 _PACK: Final = f"SELECT {_BODY.format(_TEXT_BYTES_MAX)}, size FROM packs WHERE block = ?"  # noqa: S608 (constants)
@@ -70,7 +70,8 @@ class Packs:
     def __init__(self, ask: Ask, *, there_are: bool = True) -> None:
         self._ask = ask
         self._there_are = there_are
-        self._open: OrderedDict[int, list[bytes] | None] = OrderedDict()
+        self._open: OrderedDict[int, tuple[list[bytes] | None, int]] = OrderedDict()
+        self._open_bytes = 0
 
     def rows(
         self,
@@ -139,12 +140,15 @@ class Packs:
     def _opened(self, block: int) -> list[bytes] | None:
         if block in self._open:
             self._open.move_to_end(block)
-            return self._open[block]
+            return self._open[block][0]
         found = self._ask(_PACK, block)
         lines = _lines(*found[0]) if found else None
-        self._open[block] = lines
-        if len(self._open) > _OPEN_MAX:
-            self._open.popitem(last=False)
+        size = sum(map(len, lines or ()))
+        self._open[block] = lines, size
+        self._open_bytes += size
+        while self._open_bytes > _OPEN_BYTES_MAX and len(self._open) > 1:
+            _, (_, gone) = self._open.popitem(last=False)
+            self._open_bytes -= gone
         return lines
 
 
