@@ -26,7 +26,7 @@ from typing import Self
 
 from belljar.errors import LedgerUnavailable
 
-__all__ = ["Owner", "living"]
+__all__ = ["Owner", "is_name", "living"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -57,17 +57,15 @@ class Owner:
         self.close()
 
     def is_alive(self, name: str) -> bool:
-        """Whether the owner of this name is alive. If not, it is ours to bury.
+        """Whether the owner of this name is alive. If not, it is ours to bury. Nobody has a name that we do not give.
 
         Raises:
             LedgerUnavailable: that cannot be determined.
         """
         if name == self.name:
             return True
-        if name in self._dead:
+        if name in self._dead or not is_name(name):
             return False
-        if not _NAME.fullmatch(name):
-            raise LedgerUnavailable(f"the ledger's owner {name[:80]!a} is not a valid name: verify the ledger's file")
         with _told(self._folder):
             held = _lock(self._folder / name)
         if held is None:
@@ -79,8 +77,7 @@ class Owner:
         """Remove the files of dead owners, once they own nothing any more."""
         with _told(self._folder):
             for name in os.listdir(self._folder):
-                if _NAME.fullmatch(name):
-                    self.is_alive(name)
+                self.is_alive(name)
             for name, held in self._dead.items():
                 _release(self._folder / name, held)
         self._dead.clear()
@@ -90,6 +87,11 @@ class Owner:
         _release(self._folder / self.name, self._held)
         while self._dead:
             os.close(self._dead.popitem()[1])
+
+
+def is_name(text: str) -> bool:
+    """Whether an owner may have it as its name, and as that of its file. Any other was put into the journal by hand."""
+    return _NAME.fullmatch(text) is not None
 
 
 def living(folder: Path) -> dict[str, bool]:
@@ -103,7 +105,7 @@ def living(folder: Path) -> dict[str, bool]:
     """
     with _told(folder):
         try:
-            names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
+            names = sorted(name for name in os.listdir(folder) if is_name(name))
         except FileNotFoundError:
             return {}
         found = {name: _is_locked(folder / name) for name in names}

@@ -29,7 +29,7 @@ from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import BOOKS, columns
 from belljar.keys import Keys
 from belljar.ledger import Amounts
-from belljar.owners import living
+from belljar.owners import is_name, living
 from belljar.quotas import differences
 from belljar.recovery import LEASE_S
 from belljar.state import State
@@ -37,6 +37,7 @@ from belljar.state import State
 __all__ = ["ContextsReport", "JournalReport", "OwnerReport", "StateReport", "Step", "examine", "migrate", "soundness"]
 
 _OPEN: Final = "SELECT owner, count(*) FROM runs WHERE is_open = 1 GROUP BY owner"
+_ORDERING: Final = "SELECT DISTINCT owner FROM orders WHERE ended_at = 0"
 _HELD: Final = "SELECT {} FROM {} WHERE state IN ('held', 'dispatched')"  # the index's own words
 _HOSTS: Final = "SELECT name, seen > clock_timestamp() - make_interval(secs => ?) FROM belljar.hosts"
 _LEDGER: Final = "ledger.db"
@@ -163,6 +164,7 @@ def _journal(state: State, alive: dict[str, bool], keys: Keys | None) -> tuple[J
             number, latest = source.format()
             found = msgspec.structs.replace(nothing, exists=True, format=number, format_latest=latest)
             held, of_runs = _under_way(source, alive, is_shared=state.url is not None)
+            strangers = _strangers(source, of_runs) if state.url is None else []
         report, problems = soundness(log, keys)
     except InvalidInput:  # there is none yet
         return nothing, {}
@@ -171,6 +173,9 @@ def _journal(state: State, alive: dict[str, bool], keys: Keys | None) -> tuple[J
     except UNREADABLE as error:
         return msgspec.structs.replace(nothing, exists=True, error=f"{nothing.where} cannot be read: {error}"), {}
     found = msgspec.structs.replace(found, records=report.records, runs=report.runs, head=report.head)
+    problems += [
+        f"{name[:80]!a} has open runs or orders, and is no owner's name: somebody put it there" for name in strangers
+    ]
     return msgspec.structs.replace(found, problems=problems, held=held, open_runs=sum(of_runs.values())), of_runs
 
 
@@ -216,6 +221,12 @@ def _under_way(source: Source, alive: dict[str, bool], *, is_shared: bool) -> tu
         for name, value in zip(book.dimensions, row, strict=True)
     }
     return Amounts(**held), {str(owner): int(count) for owner, count in source.ask(_OPEN)}
+
+
+def _strangers(source: Source, of_runs: dict[str, int]) -> list[str]:
+    """Who owns something open without a name that a process can have. The next start closes it as that of the dead."""
+    ordering = source.ask(_ORDERING) if source.has_ledger() and source.foreign() is None else []
+    return sorted(name for name in {*of_runs, *(str(owner) for (owner,) in ordering)} if not is_name(name))
 
 
 def _contexts(state: State) -> list[ContextsReport]:

@@ -84,9 +84,13 @@ def test_who_lives_in_another_pid_namespace_lives(tmp_path: Path) -> None:
         assert said.stdout == "True\n", said.stderr
 
 
-def test_what_can_be_no_owner_is_not_looked_up(tmp_path: Path) -> None:
-    with Owner(tmp_path / "owners") as owner, pytest.raises(LedgerUnavailable, match="is not a valid name"):
-        owner.is_alive("../ledger.db")
+@pytest.mark.parametrize("name", ["../ledger.db", "", ".", "a/b", "a\0b", "x" * 129])
+def test_what_can_be_no_owner_is_dead_and_not_looked_up(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ledger.db").touch()
+    with Owner(tmp_path / "owners") as owner:
+        assert not owner.is_alive(name)
+        owner.bury()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["ledger.db", "owners"]
 
 
 def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:

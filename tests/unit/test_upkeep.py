@@ -28,6 +28,7 @@ from belljar.journal.schema import SCHEMA
 from belljar.ledger import Amounts
 from belljar.owners import Owner
 from belljar.quotas import differences, open_quotas
+from belljar.runtime import Runtime
 from belljar.state import State
 from belljar.upkeep import OwnerReport, Step, examine, migrate
 from tests.postgres import Postgres, sql
@@ -99,6 +100,22 @@ def test_what_is_there_is_told_and_not_touched(state: State) -> None:
     assert report.free_bytes is not None
     assert report.free_bytes > 0
     assert contents(state.root) == before
+
+
+@pytest.mark.parametrize("table", ["runs", "orders"])
+def test_an_owner_that_no_process_can_be_is_named_and_stops_no_start(state: State, table: str) -> None:
+    fill(state, ends=False)
+    order = "INSERT INTO orders VALUES ('r9', 'acme', 'a', '', x'00', 'queued', '../\x1b[31m', '', 1, 0)"
+    changed(state.root / "audit.db", order if table == "orders" else "UPDATE runs SET owner = '../\x1b[31m'")
+    (problem,) = examine(state).journal.problems
+    assert problem == "'../\\x1b[31m' has open runs or orders, and is no owner's name: somebody put it there"
+
+    async def start() -> None:
+        async with Runtime(state=state.root, environ={}):
+            pass
+
+    asyncio.run(start())
+    assert (examine(state).journal.problems, examine(state).journal.open_runs) == ([], 0)
 
 
 def test_living_and_dead_owners_are_told_apart_and_nobody_is_buried(state: State) -> None:

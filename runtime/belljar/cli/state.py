@@ -108,7 +108,8 @@ def _print_report(report: StateReport) -> None:
         if contexts.error is not None:
             say(f"          cannot be opened: {contexts.error}")
     for owner in report.owners:
-        say(f"owner     {owner.name}  {'alive' if owner.alive else 'dead'}, {counted(owner.open_runs, 'open run')}")
+        lives = "alive" if owner.alive else "dead"
+        say(f"owner     {printable(owner.name)}  {lives}, {counted(owner.open_runs, 'open run')}")
     if report.witness is not None:
         _print_witness(report.witness)
     _print_problems(report.journal.problems)
