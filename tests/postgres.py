@@ -205,9 +205,8 @@ class _Keeper:
         data = self._folder / "data"
         if not data.exists():
             self._create(data)
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}"]
         self._server = subprocess.Popen(
-            [self._programs / "postgres", "-D", data, *options],
+            [self._programs / "postgres", "-D", data, "-c", f"unix_socket_directories={self._folder}"],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             preexec_fn=_end_with_parent,
@@ -253,6 +252,8 @@ class _Keeper:
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
         )
+        with open(data / "postgresql.conf", "a", encoding="utf-8") as settings:
+            settings.write("listen_addresses = ''\n")  # a test can say otherwise (ALTER SYSTEM)
 
 
 def _end_with_parent() -> None:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import ssl
 import time
 import urllib.parse
 from collections.abc import Awaitable
@@ -114,6 +115,8 @@ class Server:
             try:
                 self._connection = self._wait(self._connected(seconds), seconds)
                 break
+            except ssl.SSLCertVerificationError as error:  # a ValueError, too
+                raise StoreError(self._advice(error)) from None
             except (asyncpg.ClientConfigurationError, ValueError):
                 # Its text may quote the URL.
                 raise StoreError(
@@ -220,6 +223,8 @@ class Server:
             said = said.replace(secret, "***")
         if isinstance(error, TimeoutError):
             return f"the server did not answer within {self._patience_s:g} s; check its address and the network"
+        if isinstance(error, ssl.SSLError):
+            return f"the server's certificate is not believed ({said}); check sslrootcert and sslmode of the URL"
         if isinstance(error, OSError):
             return (
                 f"the server cannot be reached ({said}); check that it runs, the address, and files that the URL names"
