@@ -90,7 +90,7 @@ def verdict(log, folder, evidence=()):
         notes = db.execute("SELECT size, note FROM checkpoints ORDER BY size DESC").fetchall()
         kinds = [kind for (kind,) in db.execute("SELECT type FROM sqlite_master WHERE type <> 'index' ORDER BY type")]
     keys, leaves, says, found = keys_of(folder), [sha(b"\0" + body) for _, body, _ in rows], [], rows_wrong(rows)
-    if found or kinds != ["table"] * 17 + ["trigger"] * 2:
+    if found or kinds != ["table"] * 17 + ["trigger"] * 4:
         return found or "planted object"
     origin = f"belljar/log/{leaves[0].hex()[:32]}" if leaves else None
     if (place := folder / f"place-{sha(str(log.absolute()).encode()).hex()[:32]}").exists():

@@ -213,15 +213,20 @@ def test_the_last_record_and_what_is_not_signed_are_never_in_a_pack(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("store")
-def test_what_is_not_in_a_pack_cannot_be_deleted(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM records WHERE seq = 513", "DELETE FROM packs WHERE block = 1", "UPDATE packs SET size = 1"],
+)
+def test_neither_a_pack_nor_what_is_in_none_can_be_changed(bench: Bench, statement: str) -> None:
     bench.make()
 
     async def delete(log: OwnLog, _: Checkpoints) -> None:
-        await meddle(log.journal, "DELETE FROM records WHERE seq = 513")
+        await meddle(log.journal, statement)
 
     with pytest.raises((sqlite3.IntegrityError, HostFault), match="append-only"):
         bench.do(delete)
     assert bench.ask("SELECT min(seq) FROM records") == [(513,)]
+    assert verify(bench.log, keys=bench.keys).problems == []
 
 
 def test_of_two_that_make_the_same_pack_one_does(bench: Bench) -> None:
@@ -328,6 +333,10 @@ def _flip(db: sqlite3.Connection) -> None:
     db.execute("UPDATE packs SET body = ? WHERE block = 1", (bytes(body),))
 
 
+def _bomb(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE packs SET body = ? WHERE block = 0", (zlib.compress(b"\n" * 2**28),))
+
+
 def _rewrite(db: sqlite3.Connection, seq: int) -> None:
     block, at = divmod(seq - 1, PACK_RECORDS)
     lines = _lines(db, block)
@@ -408,7 +417,7 @@ def test_a_run_that_is_not_found_where_its_records_are_is_a_problem(bench: Bench
 def test_a_pack_that_grows_beyond_its_size_is_not_unpacked(bench: Bench) -> None:
     bench.make()
     with closing(sqlite3.connect(bench.file, isolation_level=None)) as db:
-        db.execute("UPDATE packs SET body = ? WHERE block = 0", (zlib.compress(b"\n" * 2**28),))
+        change(db, _bomb)
     tracemalloc.start()
     try:
         report = verify(bench.log, keys=bench.keys)
@@ -433,7 +442,7 @@ def test_a_reader_keeps_few_bytes_of_packs(bench: Bench, monkeypatch: pytest.Mon
 def test_whoever_reads_a_damaged_pack_is_told_so(bench: Bench) -> None:
     bench.make()
     with closing(sqlite3.connect(bench.file, isolation_level=None)) as db:
-        _flip(db)
+        change(db, _flip)
     with pytest.raises(VerificationFailed, match=r"record 257 of the audit log .*; verify the log"):
         list(records(bench.log))
     assert len(list(records(bench.log, "r000"))) == OF_A_RUN, "of another pack"

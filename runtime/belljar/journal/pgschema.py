@@ -19,6 +19,7 @@ from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
 from belljar.journal.tables import (
     API_KEYS,
+    APPEND_ONLY,
     BOOKS,
     CHECKPOINTS,
     CONTENT_KEYS,
@@ -121,6 +122,8 @@ _TRIGGERS: Final = (
     f"CREATE FUNCTION belljar.packed_only() RETURNS trigger LANGUAGE plpgsql AS $${_PACKED_ONLY}$$",
     "CREATE TRIGGER records_are_not_deleted AFTER DELETE ON belljar.records REFERENCING OLD TABLE AS gone"
     " FOR EACH STATEMENT EXECUTE FUNCTION belljar.packed_only()",
+    "CREATE TRIGGER packs_are_not_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON belljar.packs"
+    " FOR EACH STATEMENT EXECUTE FUNCTION belljar.append_only()",
 )
 _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
@@ -332,6 +335,7 @@ def _expected() -> set[str]:
         # each statement: of 2 + 8 + 16 + 32 for before, delete, update and truncate
         "trigger records.records_are_not_changed O50",
         "trigger records.records_are_not_deleted O8",
+        "trigger packs.packs_are_not_changed O58",
         f"function refuse {_REFUSE}",
         f"function append_only {_APPEND_ONLY}",
         f"function packed_only {_PACKED_ONLY}",
@@ -405,7 +409,7 @@ def _insert(table: Table[Any], at: int) -> str:
         f"INSERT INTO belljar.{table.name} ({names}) "  # noqa: S608
         f"SELECT {_list('given.{}', table.columns)} FROM mine, {_rows(table.columns, at)}"
     )
-    if table is not RECORDS:  # which are never changed
+    if table not in APPEND_ONLY:
         keys, rest = table.columns[: table.keys], table.columns[table.keys :]
         statement += f" ON CONFLICT ({_list('{}', keys)}) DO UPDATE SET {_list('{0} = excluded.{0}', rest)}"
     return statement

@@ -358,6 +358,10 @@ _PACKS: Final = (
     f"""CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
             WHEN OLD.seq > (SELECT coalesce(max(block) + 1, 0) * {PACK_RECORDS} FROM packs)
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",  # noqa: S608 (a constant)
+    """CREATE TRIGGER packs_are_not_changed BEFORE UPDATE ON packs
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER packs_are_not_deleted BEFORE DELETE ON packs
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
 )
 SCHEMA: Final = Schema(
     application_id=_LOG_2.application_id,

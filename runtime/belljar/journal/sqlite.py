@@ -34,7 +34,7 @@ from typing import Any, Final, TypeVar
 from belljar.errors import BelljarError
 from belljar.journal.draft import StoreError
 from belljar.journal.schema import LEDGER_SINCE, OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
-from belljar.journal.tables import RECORDS, Key, Table
+from belljar.journal.tables import APPEND_ONLY, Key, Table
 from belljar.journal.turns import SUFFIX, Turns
 
 __all__ = ["SqliteStore"]
@@ -209,7 +209,7 @@ class SqliteStore:
             known = (
                 f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))})"  # noqa: S608
             )
-            if table is not RECORDS:  # which are never changed
+            if table not in APPEND_ONLY:
                 changed = ", ".join(f"{column} = excluded.{column}" for column in rest)
                 known += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
             self._saves[table.name] = known

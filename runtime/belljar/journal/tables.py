@@ -33,6 +33,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
     "API_KEYS",
+    "APPEND_ONLY",
     "AT_ONCE",
     "BALANCES",
     "BOOKS",
@@ -309,6 +310,8 @@ def columns(template: str = "{}", names: tuple[str, ...] = DIMENSIONS) -> tuple[
 RECORDS = Table("records", RecordRow._fields, 1, tuple, RecordRow._make, kept=False)
 PACKS = Table("packs", PackRow._fields, 1, tuple, PackRow._make, kept=False)
 PACK_RUNS = Table("pack_runs", PackRunRow._fields, 2, tuple, PackRunRow._make, kept=False)
+# Their rows are never changed.
+APPEND_ONLY = (RECORDS, PACKS)
 LIMITS = Table(
     "limits",
     ("account", "period", *columns(names=LIMITED)),
