@@ -22,9 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from belljar.audit import signing, verify
+from belljar.audit import records, signing, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.signing import Signed
+from belljar.identity import RunId
 from belljar.keys import Keys
 from tests.integration.faults import (
     ROOT,
@@ -39,6 +40,7 @@ from tests.integration.faults import (
 )
 from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_process_left
 from tests.journals import OwnLog
+from tests.unit.audit_events import made
 
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
 OLDER = ROOT / "tests" / "unit" / "older_files"
@@ -185,6 +187,62 @@ def test_a_database_that_takes_no_pages_stops_the_log_though_the_file_beside_it_
     assert 50 < int(count) < 200  # 4 MiB of them were taken
     report = verify(path)
     assert (report.problems, report.records) == ([], int(count))
+
+
+PACKS = """
+import asyncio, sys
+from pathlib import Path
+from belljar.audit.signing import signing
+from belljar.errors import BelljarError
+from belljar.keys import Keys
+
+async def main():
+    async with signing(Path(sys.argv[1]), Keys(Path(sys.argv[2]))) as checkpoints:
+        await checkpoints.make()
+
+try:
+    asyncio.run(main())
+except BelljarError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "what", "step"), [("pwrite64", KILL, 9), ("pwrite64", FULL, 9), ("fdatasync", EIO, 1)]
+)
+def test_a_fault_at_any_write_of_a_pack_leaves_each_record_in_one_place(
+    tmp_path: Path, call: str, what: str, step: int
+) -> None:
+    needs_strace()
+    whole = tmp_path / "whole.db"
+
+    async def write() -> None:
+        log = OwnLog(whole)
+        for number in range(300):
+            await log.append(RunId(f"r{number}"), made("run.started", {}), made("run.finished", {"calls": 0}))
+        await log.aclose()
+
+    asyncio.run(write())
+    before, packed, hits = list(records(whole)), set[int](), 0
+    for nth in itertools.count(1, step):
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        path = Path(shutil.copy(whole, folder / "audit.db"))
+        words = with_fault(Fault(call, what, nth), [path, path.with_name("audit.db-wal")], tmp_path / "trace")
+        command = [*words, sys.executable, "-c", PACKS, str(path), str(folder / "keys")]
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        fired = done.returncode == -signal.SIGKILL or "(INJECTED)" in (tmp_path / "trace").read_text()
+        assert done.returncode in (0, 8, -signal.SIGKILL)
+        assert list(records(path)) == before, nth
+        assert verify(path).problems == []
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            packed.add(db.execute("SELECT count(*) FROM packs").fetchone()[0])
+        if not fired:
+            break
+        hits += 1
+    assert hits > 5
+    assert packed >= {0, 2}
 
 
 OPENS = """
