@@ -21,6 +21,7 @@ from belljar.audit.paging import open_pages
 from belljar.audit.read import latest, marks_below, page_after, records_after, runs_before
 from belljar.audit.signing import place_of
 from belljar.audit.source import open_source
+from belljar.backup import back_up
 from belljar.errors import AuditUnavailable, HostFault, VerificationFailed
 from belljar.identity import RunId
 from belljar.journal.packs import Pack, Packs, pack_of, packed, unpacked
@@ -153,6 +154,17 @@ def test_a_log_with_packs_goes_on_and_gives_receipts_of_what_is_in_them(bench: B
     report = verify(bench.log, keys=bench.keys, receipts=receipts)
     assert (report.problems, report.records) == ([], 721)
     assert [receipt.seq for receipt in receipts] == [36, 287, 720]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_backup_has_the_packs_too(bench: Bench, tmp_path: Path) -> None:
+    bench.make()
+    made_anew = back_up(bench.log, tmp_path / "copy")
+    assert made_anew.problems == []
+    copy = tmp_path / "copy" / "audit.db"
+    assert list(records(copy)) == list(records(bench.log))
+    with closing(open_source(copy)) as source:
+        assert source.ask("SELECT count(*) FROM packs") == [(2,)]
 
 
 def test_a_run_that_is_open_is_found_open_though_its_records_are_in_packs(bench: Bench) -> None:
