@@ -460,6 +460,16 @@ def test_whoever_reads_a_damaged_pack_is_told_so(bench: Bench) -> None:
     assert len(list(records(bench.log, "r000"))) == OF_A_RUN, "of another pack"
 
 
+def test_where_a_run_is_said_to_be_and_is_not_that_is_told(bench: Bench) -> None:
+    bench.make()
+    with closing(sqlite3.connect(bench.file, isolation_level=None)) as db:
+        db.execute("UPDATE pack_runs SET low = -5, high = 100000 WHERE run = 'r003'")
+    with pytest.raises(VerificationFailed, match="record -5 is gone from the audit log; verify the log"):
+        runs(bench.log)
+    with open_pages(bench.log) as pages, pytest.raises(VerificationFailed, match="record 100000 is gone"):
+        pages.last("r003")
+
+
 def test_any_number_of_runs_in_a_pack_is_read(bench: Bench) -> None:
     bench.make()
     many = [(f"r000.{number:05}x",) for number in range(2000)]

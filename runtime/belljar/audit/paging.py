@@ -12,9 +12,8 @@ from itertools import islice
 from typing import Any, Final
 
 from belljar.audit.events import HOST_RUNS
-from belljar.audit.read import Record, parse
+from belljar.audit.read import Record, parsed, record_at
 from belljar.audit.source import Log, Source, open_source, reading
-from belljar.errors import VerificationFailed
 
 __all__ = ["Pages", "open_pages"]
 
@@ -54,27 +53,17 @@ class Pages:
     def first(self, run: str) -> Record | None:
         """The first record of a run."""
         bounds = self._source.bounds_of(run)
-        return None if bounds is None else self._one(bounds[0])
+        return None if bounds is None else record_at(self._source, bounds[0])
 
     def last(self, run: str) -> Record | None:
         """The last record of a run so far."""
         bounds = self._source.bounds_of(run)
-        return None if bounds is None else self._one(bounds[1])
+        return None if bounds is None else record_at(self._source, bounds[1])
 
     def after(self, run: str, seq: int, limit: int) -> list[Record]:
         """The records of a run and of those below it with a higher number, in order, so many at most."""
-        return [_parsed(*row[:3:2]) for row in islice(self._source.tree(run, after=seq), limit)]
+        return [parsed(row) for row in islice(self._source.tree(run, after=seq), limit)]
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """What a SELECT gives, of the same snapshot."""
         return self._source.ask(statement, *values)
-
-    def _one(self, seq: int) -> Record:
-        return _parsed(seq, next(self._source.rows(seq=seq))[2])
-
-
-def _parsed(seq: int, body: object) -> Record:
-    try:
-        return parse(seq, body)
-    except ValueError as error:
-        raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None

@@ -40,6 +40,8 @@ __all__ = [
     "marks_below",
     "page_after",
     "parse",
+    "parsed",
+    "record_at",
     "records",
     "records_after",
     "records_below",
@@ -119,14 +121,14 @@ def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
         return known
     found: dict[str, tuple[str, int, int, int]] = {}
     for row in source.rows():
-        record = _parsed(*row[:3])
+        record = parsed(row)
         _, first, _, count = found.get(record.run, (record.run, record.seq, 0, 0))
         found[record.run] = (record.run, first, record.seq, count + 1)
     return list(found.values())
 
 
 def _summary(source: Source, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
-    first, last = (_parsed(*next(source.rows(seq=seq))[:3]) for seq in (first_seq, last_seq))
+    first, last = record_at(source, first_seq), record_at(source, last_seq)
     begun = first.typed if isinstance(first.typed, RunStarted) else None
     status = cost = refused = None
     match last.typed:
@@ -208,7 +210,7 @@ def _root_before(source: Source, before: str | None) -> str | None:
 
 
 def _is_replay(source: Source, first_seq: int) -> bool:
-    begun = _parsed(*next(source.rows(seq=first_seq))[:3]).typed
+    begun = record_at(source, first_seq).typed
     return isinstance(begun, RunStarted) and begun.replays is not None
 
 
@@ -257,7 +259,7 @@ def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:
 
     def look(log: Log) -> list[Record]:
         with reading(open_source(log)) as source:
-            found = [_parsed(*row[:3]) for row in source.rows(after=seq)]
+            found = [parsed(row) for row in source.rows(after=seq)]
         return [record for record in found if run is None or record.run == run or record.run.startswith(f"{run}.")]
 
     return looked_at(log, look, lambda _: False)
@@ -286,7 +288,7 @@ def page_after(
                 if len(found) == limit or count == _LOOKED_AT_MAX:
                     return found, last
                 last = row[0]
-                record = _parsed(*row[:3])
+                record = parsed(row)
                 if wanted is None or wanted(record.run):
                     found.append(record)
     return found, None
@@ -305,13 +307,31 @@ def _records(source: Source, wanted: Callable[[Source], Sequence[str | None]]) -
     """Those of each wanted run in turn; None is all runs."""
     with reading(source):
         for run in wanted(source):
-            for seq, kept_run, body, _ in source.rows(run):
-                record = _parsed(seq, kept_run, body)
+            for row in source.rows(run):
+                record = parsed(row)
                 if run is None or record.run == run:
                     yield record
 
 
-def _parsed(seq: int, run: object, body: object) -> Record:
+def record_at(source: Source, seq: int) -> Record:
+    """The record of this number, of which something in the log says that it is there.
+
+    Raises:
+        VerificationFailed: it is not, or it is not valid.
+    """
+    row = next(source.rows(seq=seq), None)
+    if row is None:
+        raise VerificationFailed(f"record {seq} is gone from the audit log; verify the log")
+    return parsed(row)
+
+
+def parsed(row: Row) -> Record:
+    """A record as it is stored.
+
+    Raises:
+        VerificationFailed: it is not valid.
+    """
+    seq, run, body, _ = row
     try:
         record = parse(seq, body)
         if run not in (None, record.run):
