@@ -33,7 +33,7 @@ from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
 from belljar.audit.trajectory import Cell, Read, Run, Step, Turn
 from belljar.errors import HostFault, InvalidInput
-from belljar.glyphs import glyphs
+from belljar.glyphs import blanked, glyphs, has_glyph
 from tests.rlms import iteration_of, types_of_rlms
 from tests.unit.audit_events import made
 from tests.unit.collectors import Collector
@@ -359,11 +359,23 @@ def test_any_text_is_text_and_has_a_glyph_for_each_character(text: str) -> None:
     reader.feed(f"<p>{visible(text)}</p>")
     reader.close()
     assert [tag for tag, _ in reader.tags if tag != "b"] == ["p"]
-    assert all(char.isprintable() or char in "\n\t" for char in "".join(reader.said))
+    assert all(has_glyph(char) or char in "\n\t" for char in "".join(reader.said))
     assert glyphs("".join(reader.said)) == glyphs(text)
     value = str(plain(text))
     assert not set(value) & set("<>\"'\n\t")
     assert markup.unescape(value) == glyphs(text)
+
+
+@pytest.mark.parametrize(
+    "char", ["\u034f", "\u115f", "\u17b4", "\u180b", "\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0100", "\U000e01ef"]
+)
+def test_what_a_model_reads_and_nobody_sees_is_written_out(char: str) -> None:
+    """Variation selectors and fillers carry any text behind one visible letter."""
+    assert char.isprintable(), "Python would show it"
+    written = char.encode("unicode_escape").decode()
+    assert glyphs(f"a{char}b") == f"a{written}b"
+    assert blanked(f"a{char}b") == "a b"
+    assert visible(f"a{char}b") == f"a<b>{written}</b>b"
 
 
 @given(st.text(), st.integers(1, 100))

@@ -209,9 +209,11 @@ class _Left:
     def _strange(self, recorded: str, place: str, request: ModelRequest, digest: str) -> str:
         """What was asked, beside what was recorded."""
         whose = f"{recorded}.{place}" if place else recorded
-        what = {"root": "turn", "sub": "query", "tool": "call of a tool"}[request.purpose]
+        one, more = {"root": ("turn", "turns"), "sub": ("query", "queries"), "tool": ("tool call", "tool calls")}[
+            request.purpose
+        ]
         count = self._count.get((place, request.purpose), 0)
-        many = f"{count} {what}" + ("s" if count != 1 else "")
+        many = f"{count} {one if count == 1 else more}"
         if request.purpose == "root":
             return f"the record of run {whose} has {many}, and one more was asked for: replay it as it was"
         return (
