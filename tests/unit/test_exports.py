@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html as markup
 import json
 import os
 import re
 import socket
+import threading
 from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
@@ -302,6 +304,32 @@ def test_what_a_collector_did_not_take_is_an_error(status: int, body: bytes, wor
         send(collector.url, [b"1", b"2", b"3"])
     assert len(collector.got) == 2
     assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_an_answer_that_does_not_end_is_given_up(drips: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes as fast as it can by its size, one that never stops dripping by the time of the whole request."""
+    if drips:
+        monkeypatch.setattr("belljar.audit.export.otel._TIMEOUT_S", 0.5)
+    over = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        wire, _ = server.accept()
+        with wire, contextlib.suppress(OSError):
+            wire.recv(4096)
+            wire.sendall(b"HTTP/1.1 200 OK\r\n" + (b"" if drips else b"\r\n"))
+            while not over.wait(0.05 if drips else 0):
+                wire.sendall(b"X: y\r\n" if drips else b" " * 65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer, args=[server])
+        answering.start()
+        try:
+            with pytest.raises(HostFault, match="longer than" if drips else "no OTLP"):
+                send(f"http://127.0.0.1:{server.getsockname()[1]}", [b"1"])
+        finally:
+            over.set()
+            answering.join()
 
 
 def test_a_collector_that_is_not_there_or_no_collector_is_an_error() -> None:
