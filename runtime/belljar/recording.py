@@ -110,7 +110,7 @@ class Recording:
                 code="replay.turn",
             )
         before = {query.action for _, query in self._queries() if query.seq < first[0]}
-        asked = [one for one in self.tape.asked if one.action in before]
+        asked = [one for one in self.tape.asked if one.action in before and not one.denied]
         if any(one.lost for one in asked):
             raise InvalidInput(
                 f"not all answers before turn {turn} of {self.run.run} are kept: fork from an earlier one",
@@ -194,7 +194,8 @@ class Recording:
         if query.reply is None:
             error = query.error or "nothing was sent"
             given_up = query.error == _GIVEN_UP or query.outcome is None
-            return msgspec.structs.replace(asked, error=error, again=query.action in self._again, unanswered=given_up)
+            again, denied = query.action in self._again, query.denied is not None
+            return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up, denied=denied)
         reply = self._reply(query)
         if reply is None:
             if query.purpose == "root" and not place:

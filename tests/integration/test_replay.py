@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from belljar.audit.replay import Action, Divergence
 from belljar.cli.replay import lines
 from belljar.errors import BelljarError, BoxFault, InvalidInput, ModelFailed
 from belljar.identity import Language
-from belljar.models import FREE, ModelReply, ModelRequest, NullModel, ScriptedModel, Usage
+from belljar.models import ModelReply, ModelRequest, NullModel, ScriptedModel, Usage
 from belljar.policy import load
 from belljar.replay import Refused, Replay, Replays
 from belljar.sandbox.jail.backend import Jail
 from belljar.state import State
+from belljar.testing import FakeModel
 from tests.integration.support import Jar
 from tests.waiting import PATIENCE_S, until
 
@@ -164,32 +165,6 @@ def test_answers_in_a_session_are_compared_whatever_type_somebody_asked_for(rig:
     assert caught.value.code == "replay.turn"
 
 
-class Telephone:
-    """A model that is busy once, and is gone after its answer; or that answers until it is asked to wait."""
-
-    name = "scripted:telephone"
-    scripted = True
-    rates = FREE
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.waits = asyncio.Event()
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        self.asked += 1
-        if request.messages[-1].text.endswith("wait"):
-            self.waits.set()
-            await asyncio.Event().wait()
-        if self.asked == 1:
-            raise ModelFailed("busy", retryable=True, retry_after_s=0.0)
-        if self.asked == 3:
-            raise ModelFailed("gone", charged=False)
-        return ModelReply("yes", Usage(), self.name, "end_turn")
-
-    async def aclose(self) -> None:
-        pass
-
-
 def test_of_equal_queries_only_the_one_that_was_tried_again_is_so_again(rig: Rig) -> None:
     code = """
 for _ in range(3):
@@ -198,21 +173,55 @@ for _ in range(3):
     except Exception as error:
         print(error)
 """
-    result = rig.did(lambda host: host.execute(code, sub_model=Telephone(), policy="dev"))
+    said: Iterator[str | ModelFailed] = iter(
+        [ModelFailed("busy", retryable=True, retry_after_s=0.0), "yes", ModelFailed("gone", charged=False), "yes"]
+    )
+
+    def answer(_: ModelRequest) -> str:
+        if isinstance(one := next(said), ModelFailed):
+            raise one
+        return one
+
+    model = FakeModel(answer, name="scripted:telephone")
+    result = rig.did(lambda host: host.execute(code, sub_model=model, policy="dev"))
     assert result.stdout == "yes\ngone\nyes\n"
     found = rig.replay(str(result.run))
     assert (found.outcome, found.first) == ("equal", None)
 
 
+def test_an_answer_for_which_there_was_less_room_is_as_short_again(rig: Rig, jar: Jar) -> None:
+    policy = jar.policy("[quota.run]\noutput_tokens = 20000")
+    code = """
+for _ in range(3):
+    try:
+        print(llm_query("How long is it?"))
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    model = FakeModel(
+        lambda _: ModelReply("long", Usage(output_tokens=10_000), "scripted:talker", "end_turn"), name="scripted:talker"
+    )
+    result = rig.did(lambda host: host.execute(code, sub_model=model, policy=policy))
+    assert result.stdout == "long\nlong\nQuotaExceeded\n"
+    assert "query.shortened" in {one.data["code"] for one in jar.records("query.denied")}
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first, found.refused) == ("equal", None, [])
+
+
 @pytest.mark.parametrize("ends", ["cell", "run"])
 def test_what_somebody_stopped_is_compared_up_to_there_and_not_waited_for(rig: Rig, ends: str) -> None:
     async def work(host: Host) -> Any:
-        model = Telephone()
-        model.asked = 3
+        waits = asyncio.Event()
+
+        async def answer(_: ModelRequest) -> str:
+            waits.set()
+            return str(await asyncio.Event().wait())
+
+        model = FakeModel(answer, name="scripted:telephone")
         async with host.session(sub_model=model, policy="dev") as session:
             await session.execute("print('before')")
             cell = asyncio.create_task(session.execute("llm_query('wait')"))
-            await asyncio.wait_for(model.waits.wait(), PATIENCE_S)
+            await asyncio.wait_for(waits.wait(), PATIENCE_S)
             if ends == "cell":
                 cell.cancel()
                 await asyncio.wait([cell])
