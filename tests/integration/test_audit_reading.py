@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -283,6 +284,19 @@ def test_a_run_that_is_not_there_is_not_read(tmp_path: Path) -> None:
     for arguments in (["show", "nope"], ["tail", "nope"], ["diff", "t", "nope"]):
         assert isinstance(failure(ask(state, *arguments)), InvalidInput)
     assert reads(state) == []
+
+
+def test_half_a_surrogate_pair_in_a_log_is_written_out_in_every_document(tmp_path: Path) -> None:
+    """A name or an error can have one; no reader of JSON in UTF-8 takes it."""
+    odd = [
+        (run, event, {**fields, "root_model": "m\ud800"} if event == "run.started" else fields)
+        for run, event, fields in TREE
+    ]
+    state = write(tmp_path, [*odd, *renamed("u", TREE)])
+    for words in (["ls"], ["show", "t"], ["show", "t", "--records"], ["diff", "t", "u"]):
+        result = ask(state, *words, "--json")
+        assert msgspec.json.decode(result.stdout), result.exception
+        assert r'"m\\ud800"' in result.stdout
 
 
 # -- tail --------------------------------------------------------------------------------------------------------------
