@@ -21,7 +21,9 @@ from typing import Any, assert_never
 import msgspec
 
 from belljar.audit import printed
+from belljar.audit.export import words
 from belljar.audit.trajectory import (
+    Absent,
     Answer,
     Canary,
     Cell,
@@ -37,7 +39,7 @@ from belljar.audit.trajectory import (
 )
 from belljar.spans import Spans
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Difference", "differences", "known_by_length"]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,12 @@ def differences(left: Run, right: Run, at: str = "", contents: Contents | None =
         yield from _cells(at, mine.cells if mine else [], theirs.cells if theirs else [], contents)
     yield from _steps(f"{at}no cell, ", left.outside, right.outside, contents)
     yield from _fields(at + "end", _end(left), _end(right))
+
+
+def known_by_length(run: Run, contents: Contents | None) -> int:
+    """How many questions and outputs, of it and of the runs below it, are not there to be compared. Raises as above."""
+    texts = [text for one in run.below() for text in (one.question, *map(words.printed, one.cells())) if text]
+    return sum(text.size_bytes != 0 and isinstance(text.read(contents), Absent) for text in texts)
 
 
 def _cells(at: str, left: Sequence[Cell], right: Sequence[Cell], contents: Contents | None) -> Iterator[Difference]:

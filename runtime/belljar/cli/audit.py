@@ -294,7 +294,7 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest. Of questions
     and outputs the log has the length alone: what they say counts where both are kept.
     """
-    from belljar.audit.difference import differences
+    from belljar.audit.difference import differences, known_by_length
     from belljar.audit.trajectory import trajectory
 
     log = _log(state)
@@ -305,21 +305,25 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     assert theirs is not None
     with open_kept(log, Keys.at(os.environ)) as contents:
         found = list(differences(mine, theirs, contents=contents))
-        _show_differences(left, right, found, as_json)
+        by_length = max(known_by_length(run, contents) for run in (mine, theirs))
+        if as_json:
+            fields = {"same": not found, "known_by_length": by_length, "differences": found}
+            emit({"left": left, "right": right, **fields})
+        else:
+            _show_differences(left, right, found)
+    if by_length:
+        tell(f"of {counted(by_length, 'text')} the length alone was compared: not kept, or not to be read here")
     if found:
         # Nobody is at fault.
         click.get_current_context().exit(VerificationFailed.exit_code)
 
 
-def _show_differences(left: str, right: str, found: list[Difference], as_json: bool) -> None:
-    if as_json:
-        emit({"left": left, "right": right, "same": not found, "differences": found})
-    else:
-        for one in found:
-            say(f"{one.at}: {one.what}")
-            say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
-            say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
-        say(counted(len(found), "difference") if found else "the runs do not differ")
+def _show_differences(left: str, right: str, found: list[Difference]) -> None:
+    for one in found:
+        say(f"{one.at}: {one.what}")
+        say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
+        say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
+    say(counted(len(found), "difference") if found else "the runs do not differ")
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
