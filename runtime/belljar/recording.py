@@ -5,9 +5,8 @@ Of everything that is not there any more it says what it was (`missing`), and fr
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +16,9 @@ import msgspec
 
 from belljar.audit import Record, records_below
 from belljar.audit.content import Contents, open_contents
-from belljar.audit.events import AnswerGiven, CellFinished, RunStarted
+from belljar.audit.events import RunStarted
 from belljar.audit.export.words import end_of
+from belljar.audit.printed import digest
 from belljar.audit.replay import Setup, actions_of, place_of
 from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
 from belljar.errors import ContentUnavailable, InvalidInput
@@ -26,12 +26,11 @@ from belljar.keys import Keys
 from belljar.models import Rates, Usage
 from belljar.models.replay import Asked, Tape
 
-__all__ = ["Outputs", "Recording", "read_recording"]
+__all__ = ["Recording", "read_recording"]
 
 # All that is kept of a run's answers is in memory while it is replayed.
 _KEPT_BYTES_MAX: Final = 512 * 2**20
-# An object's address, as `<object at 0x7f31c0a2b3d0>` prints it, is never the same again.
-_ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+_NAMED_MAX: Final = 80
 _LOST: Final = "the answer to this is not in the record: it was not kept, or is gone"
 # As `broker.calls` logs it.
 _GIVEN_UP: Final = "interrupted before the model answered"
@@ -78,20 +77,19 @@ class Recording:
         self.stops: dict[str, int] = {}
         self._turns_missing = False
         self._contents = contents
-        self.outputs = Outputs(contents, records)
         self._bytes = 0
-        self._again = self._attempts()
+        self._cut = self._stopped_in()
+        self._again = self._tried_again()
         self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
         self.setup = self._setup()
         self.question = self._question()
         self.codes: list[str] = []
         self.by: Literal["turns", "cells"] | None = "turns"
-        if self.question is None or self._turns_missing:
+        if self._cut is not None:
+            self._cut_off(self._cut)
+        if self.question is None or self._turns_missing or self._cut is not None:
             self.codes = self._codes()
             self.by = "cells" if self.codes else None
-        if found.status == "abandoned":  # what came behind the last cell that ended is in no record
-            ended = sum(end_of(cell)[0] is not None for cell in found.cells())
-            self.stops[""] = min(self.stops.get("", ended + 1), ended + 1)
         self.actions = actions_of(self.run, self._output_digest)
 
     def until(self, turn: int) -> Tape:
@@ -101,13 +99,18 @@ class Recording:
             InvalidInput: `replay.turn`: there is no such turn, or not all before it is there any more.
         """
         first = [query.seq for one in self.run.turns if one.number == turn for query in one.queries]
-        if not first or self.question is None:
+        if not first:
             raise InvalidInput(
                 f"{self.run.run} has no turn {turn} to fork from: name one of its {len(self.run.turns)}",
                 code="replay.turn",
             )
+        if self.question is None:
+            raise InvalidInput(
+                f"{self.run.run} cannot be forked: its question is not kept, or it is a session, in which several came",
+                code="replay.turn",
+            )
         before = {query.action for _, query in self._queries() if query.seq < first[0]}
-        asked = [one for one in self.tape.asked if one.action in before]
+        asked = [one for one in self.tape.asked if one.action in before and not one.denied]
         if any(one.lost for one in asked):
             raise InvalidInput(
                 f"not all answers before turn {turn} of {self.run.run} are kept: fork from an earlier one",
@@ -122,23 +125,62 @@ class Recording:
         kept = [one for one in self.tape.asked if one.reply is not None and at[one.action] < first_lost]
         return Tape(self.run.run, kept)
 
-    def rates(self, model: str) -> Rates | None:
-        """What this model's tokens cost then; None if the record does not tell."""
-        costs = [
-            (query.spent.input_tokens, query.spent.output_tokens, query.spent.cost_nanousd)
+    def had(self, contexts: Iterable[str]) -> None:
+        """Look whether the run had contexts of these names. Raises InvalidInput: `replay.context`: it had not."""
+        if odd := sorted({*contexts} - {one.name for one in self.started.contexts}):
+            raise InvalidInput(
+                f"{self.run.run} had no context {odd[0][:_NAMED_MAX]!a}: give those that it had", code="replay.context"
+            )
+
+    def rates(self, model: str, listed: Callable[[Usage], int] | None = None) -> Rates | None:
+        """What this model's tokens cost then; None if the record does not tell.
+
+        Args:
+            listed: what a call costs by the list of prices: if that is what each did cost, they are as listed (None).
+        """
+        paid = [
+            (_usage(query), query.spent.cost_nanousd)
             for _, query in self._queries()
             if query.model == model and query.outcome == "completed"
         ]
-        return _rates_of(costs)
+        if listed is not None and all(listed(usage) == cost for usage, cost in paid):
+            return None
+        # What comes from a provider's cache has prices of its own.
+        plain = [one for one in paid if one[0].input_tokens == one[0].total_input_tokens] or paid
+        return _rates_of([(usage.total_input_tokens, usage.output_tokens, cost) for usage, cost in plain])
+
+    def _stopped_in(self) -> int | None:
+        """The cell that was stopped from outside, or in which its host died, or the one behind the last; if any."""
+        ends = [end_of(cell)[0] for cell in self.run.cells()]
+        was_stopped = self.run.status in ("abandoned", "killed")
+        for number, end in enumerate(ends, start=1):
+            if end == "killed" or (end is None and was_stopped):
+                return number
+        # Where nobody asked for an answer, a run that was stopped between two cells had just ended.
+        asked = self.run.status == "abandoned" or self.run.question is not None
+        return len(ends) + 1 if was_stopped and asked else None
+
+    def _cut_off(self, cell: int) -> None:
+        """How far it came by then depends on who stopped it: from this cell on nothing can be compared."""
+        self.stops[""] = min(self.stops.get("", cell), cell)
+        self.missing.append(f"what would have come of cell {cell}: it was stopped from outside, or its host died")
 
     def _queries(self) -> Iterator[tuple[Run, Query]]:
         for run in self.run.below():
             yield from ((run, query) for turn in run.turns for query in turn.queries)
             yield from ((run, step) for step in run.steps() if isinstance(step, Query))
 
-    def _attempts(self) -> set[tuple[str, str, int]]:
-        """The attempts that followed another one."""
-        return {(run.run, query.prompt.sha256 or "", query.attempt) for run, query in self._queries()}
+    def _tried_again(self) -> set[str]:
+        """The actions that failed, and were followed by another attempt: of equal ones, the first that has none yet."""
+        failed: dict[tuple[str, str, int], deque[str]] = defaultdict(deque)
+        found = set()
+        for run, query in sorted(self._queries(), key=lambda one: one[1].seq):
+            asked = run.run, query.prompt.sha256 or ""
+            if query.attempt > 1 and (before := failed[*asked, query.attempt - 1]):
+                found.add(before.popleft())
+            if query.outcome == "failed":
+                failed[*asked, query.attempt].append(query.action)
+        return found
 
     def _asked(self, run: Run, query: Query) -> Asked:
         place = place_of(run.run, self.run.run)
@@ -151,9 +193,9 @@ class Recording:
         )
         if query.reply is None:
             error = query.error or "nothing was sent"
-            again = (run.run, query.prompt.sha256 or "", query.attempt + 1) in self._again
             given_up = query.error == _GIVEN_UP or query.outcome is None
-            return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up)
+            again, denied = query.action in self._again, query.denied is not None
+            return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up, denied=denied)
         reply = self._reply(query)
         if reply is None:
             if query.purpose == "root" and not place:
@@ -189,6 +231,8 @@ class Recording:
         """Of the cells, up to the first whose code is not there."""
         codes = []
         for cell in self.run.cells():
+            if cell.number == self._cut:
+                break
             code = self._text(cell.code, f"the code of cell {cell.number}")
             if code is None:
                 self.stops[""] = min(self.stops.get("", cell.number), cell.number)
@@ -197,7 +241,7 @@ class Recording:
         return codes
 
     def _output_digest(self, cell: Cell) -> str | None:
-        found = self.outputs.digest(cell)
+        found = digest(cell, self._contents)
         if found is None and (cell.output is None or cell.output.size_bytes):
             self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
         return found
@@ -216,32 +260,6 @@ class Recording:
                 limit=_KEPT_BYTES_MAX,
             )
         return data.decode("utf-8", "surrogatepass")
-
-
-class Outputs:
-    """What the cells of some runs printed. Where an answer ended a cell, the answer's record names that."""
-
-    def __init__(self, contents: Contents, records: Iterable[Record]) -> None:
-        self._contents = contents
-        self._named: dict[tuple[str, int], str | None] = {}
-        for record in records:
-            if isinstance(event := record.typed, CellFinished):
-                self._named[record.run, event.cell] = event.content
-            elif isinstance(event, AnswerGiven) and event.output is not None:
-                self._named[record.run, event.cell] = event.output
-
-    def name(self, run: str, cell: int) -> str | None:
-        """Under what it is kept."""
-        return self._named.get((run, cell))
-
-    def digest(self, cell: Cell) -> str | None:
-        """The SHA-256 of what it printed, but for addresses and its run's id in it; None if that is not kept."""
-        try:
-            data = self._contents.get(cell.code.run, self.name(cell.code.run, cell.number))
-        except ContentUnavailable:
-            return None
-        own = cell.code.run.partition(".")[0]  # an error names the child run that it is about
-        return hashlib.sha256(_ADDRESS.sub(b"0x", data.replace(own.encode(), b"run"))).hexdigest()
 
 
 def _usage(query: Query) -> Usage:

@@ -28,6 +28,7 @@ import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -37,18 +38,21 @@ import msgspec
 from belljar.audit import parent_of, records_below, runs
 from belljar.audit.content import open_contents
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions_of, compare
+from belljar.audit.export.words import printed
+from belljar.audit.printed import comparable, digest
+from belljar.audit.replay import Action, Actions, Comparison, Divergence, Setup, actions_of, compare, place_of
 from belljar.audit.trajectory import Run, trajectory
 from belljar.engine import Result
-from belljar.errors import ContentUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, Refusal
+from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied, Refusal
 from belljar.host import Host, Ticket
 from belljar.identity import BackendName, Tenant
 from belljar.keys import Keys
 from belljar.lifecycle import Fork
 from belljar.models import FREE, Prices, Rates, Registry
 from belljar.models.replay import ForkModel, ReplayModel, ReplayTool
-from belljar.policy import Policy, digest, load, parse, presets
-from belljar.recording import Outputs, Recording, read_recording
+from belljar.policy import Policy, load, parse, presets
+from belljar.policy import digest as policy_digest
+from belljar.recording import Recording, read_recording
 from belljar.sources import ContextSource
 from belljar.state import State
 
@@ -180,37 +184,31 @@ class Replays:
 
         Raises:
             InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
-                `replay.replay`, `replay.policy`, `replay.too_long`.
+                `replay.replay`, `replay.policy`, `replay.too_long`; `replay.context`: it had no context of a name that
+                is given; `context.missing` and the like: one that is given cannot be read.
             HostFault: the log, the ledger or the box does not work.
         """
         keys = Keys.at(self._environ)
         recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
+        recording.had(contexts or ())
         setting = setting_of(recording, policy, backend)
         started = _marked(recording, setting)
         async with self._real.noting(Tenant(recording.started.tenant), started, ticket) as note:
             again = await self._again(recording, setting, contexts or {})
-            found = _report(recording, setting, None if again[0] is None else again[0].run, again[1])
+            found = _report(recording, setting, *again)
             note.finished = RunFinished(status=found.logged_status, calls=0, cost_nanousd=0)
         lines = await asyncio.to_thread(self._lines, recording, again[0], found.first)
         return msgspec.structs.replace(found, replay=str(note.run), lines=lines)
 
-    def _lines(self, recording: Recording, again: _Again | None, first: Divergence | None) -> tuple[str, str] | None:
+    def _lines(self, recording: Recording, again: Run | None, first: Divergence | None) -> tuple[str, str] | None:
         if again is None or first is None or first.recorded is None or first.recorded.kind != "output":
             return None
-        below = f".{first.place}" if first.place else ""
-        own = State(self._folder).journal, Keys(self._folder / "keys")
-        sides = []
-        for journal, keys, run, outputs in (
-            (self._state.journal, Keys.at(self._environ), recording.run.run, recording.outputs),
-            (*own, again.run.run, again.outputs),
-        ):
-            try:
-                with open_contents(journal, keys) as contents:
-                    printed = contents.output(run + below, outputs.name(run + below, first.cell))
-            except ContentUnavailable:
-                return None
-            sides.append([*printed.stdout.splitlines(), *printed.stderr.splitlines(), *printed.traceback.splitlines()])
-        return next((pair for pair in zip_longest(sides[0], sides[1], fillvalue="") if pair[0] != pair[1]), None)
+        theirs, own = (self._state.journal, Keys.at(self._environ)), (State(self._folder).journal, self._own_keys)
+        recorded, replayed = _printed(*theirs, recording.run, first), _printed(*own, again, first)
+        if recorded is None or replayed is None:
+            return None
+        pairs = zip_longest(recorded, replayed, fillvalue=("", b""))
+        return next(((one[0], two[0]) for one, two in pairs if one[1] != two[1]), None)
 
     async def fork(
         self,
@@ -233,10 +231,11 @@ class Replays:
 
         Raises:
             InvalidInput: as `replay`; `replay.turn`: there is no such turn, or not all before it is kept;
-                `replay.context`: a context is gone.
+                `replay.context`: a context is gone, or one is given that the run did not have.
             Refusal, HostFault: as `Host.run`.
         """
         recording = await asyncio.to_thread(read_recording, self._state.journal, Keys.at(self._environ), run)
+        recording.had(contexts or ())
         setting, tape = setting_of(recording, policy, backend), recording.until(from_turn)
         found = _contexts(self._real, recording, contexts or {})
         if found is None:
@@ -261,22 +260,25 @@ class Replays:
 
     async def _again(
         self, recording: Recording, setting: Setting, given: Mapping[str, ContextSource]
-    ) -> tuple[_Again | None, Actions]:
+    ) -> tuple[Run | None, Actions]:
         """What it did now; nothing where it could not be run."""
         await self._seed_own(recording.started)
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}
-        with contextlib.suppress(Refusal):  # it could not start: the log says so
+        limit = recording.run.limit
+        try:
             await _drive(self._own, recording, setting, contexts)
-        return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))
+        except InvalidInput as error:
+            if limit is None or limit.code != error.code:  # what it is given now is wrong
+                raise
+        except Refusal:  # it could not start: the log says so
+            pass
+        return await asyncio.to_thread(_done, State(self._folder).journal, self._own_keys)
 
-
-class _Again(NamedTuple):
-    """The runs of a replay."""
-
-    run: Run
-    outputs: Outputs
+    @property
+    def _own_keys(self) -> Keys:
+        return Keys(self._folder / "keys")
 
 
 class Setting(NamedTuple):
@@ -311,7 +313,8 @@ def setting_of(recording: Recording, wish: str | Path | Policy | None = None, ba
             )
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
-    return Setting(_open(policy, backend), policy, not unknown and digest(policy) != started.policy_digest, backend)
+    changed = not unknown and policy_digest(policy) != started.policy_digest
+    return Setting(_open(policy, backend), policy, changed, backend)
 
 
 def _recorded_policy(recording: Recording) -> Policy | None:
@@ -416,26 +419,41 @@ def _common(
 
 
 async def _rates(recording: Recording, model: str) -> Rates | None:
-    """As the record has it, else as listed."""
-    if (found := recording.rates(model)) is not None:
-        return found
-    return None if await asyncio.to_thread(Prices().has, model) else FREE
+    """As listed if that is what was paid, else as the record has it; None is as listed."""
+
+    def find() -> Rates | None:
+        prices = Prices()
+        is_listed = prices.has(model)
+        found = recording.rates(model, partial(prices.cost, model) if is_listed else None)
+        return found if found is not None or is_listed else FREE
+
+    return await asyncio.to_thread(find)
 
 
-def _done(journal: Path | str, keys: Keys) -> tuple[_Again, Actions]:
+def _printed(journal: Path | str, keys: Keys, run: Run, where: Divergence) -> list[tuple[str, bytes]] | None:
+    """The lines that a cell printed, each with what of it is compared; None where that is not kept."""
+    whose = next((one for one in run.below() if place_of(one.run, run.run) == where.place), run)
+    output = next((printed(cell) for cell in whose.cells() if cell.number == where.cell), None)
+    with open_contents(journal, keys) as contents:
+        said = None if output is None else output.words(contents)
+    if not isinstance(said, str):
+        return None
+    return [(line, comparable(line.encode("utf-8", "surrogatepass"), run.run)) for line in said.split("\n")]
+
+
+def _done(journal: Path | str, keys: Keys) -> tuple[Run, Actions]:
     """What the log of the replay has."""
     last = [one.run for one in runs(journal) if parent_of(one.run) is None][-1]
     with open_contents(journal, keys) as contents:
-        found = list(records_below(journal, last))
-        outputs, run = Outputs(contents, found), trajectory(found)
+        run = trajectory(records_below(journal, last))
         assert run is not None, "the log has the run"
-        return _Again(run, outputs), actions_of(run, outputs.digest)
+        return run, actions_of(run, partial(digest, contents=contents))
 
 
 def _report(recording: Recording, setting: Setting, again: Run | None, actions: Actions) -> Replay:
     recorded = recording.actions
     if recording.by == "cells" and not (recording.setup is not None and recording.setup.alone):
-        recorded, actions = _without_turns(recorded), _without_turns(actions)
+        recorded, actions = _of_cells(recorded), _of_cells(actions)
     found = compare(recorded, actions, recording.stops) if again is not None else Comparison(actions=0, equal_actions=0)
     whole = again is not None and not recording.missing and not found.cut
     outcome: Outcome = "diverged" if found.first is not None else "equal" if whole else "incomplete"
@@ -460,14 +478,21 @@ def _report(recording: Recording, setting: Setting, again: Run | None, actions: 
     )
 
 
-def _without_turns(actions: Actions) -> Actions:
-    """Where cells were run one by one, nobody asked the first run's root model, nor ended the run as it did."""
-    kept = [[one for one in cell if one.kind not in ("turn", "end")] for cell in actions.get("", [])]
+def _of_cells(actions: Actions) -> Actions:
+    """Where cells were run one by one, nobody asked the first run's root model, nor ended the run as it did, nor said
+    of which type an answer is to be."""
+    kept = [[_untyped(one) for one in cell if one.kind not in ("turn", "end")] for cell in actions.get("", [])]
     return actions | {"": kept}
+
+
+def _untyped(action: Action) -> Action:
+    return msgspec.structs.replace(action, kind="answer") if action.kind == "void" else action
 
 
 def _differs(recorded: Run, again: Run) -> dict[str, tuple[str | None, str | None]]:
     """What of the box is another one now."""
+    if again.backend is None:  # it did not begin
+        return {}
     old = {"backend": recorded.backend, **recorded.facts}
     new = {"backend": again.backend, **again.facts}
     return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}
@@ -475,24 +500,31 @@ def _differs(recorded: Run, again: Run) -> dict[str, tuple[str | None, str | Non
 
 def _refused(recorded: Actions, again: Actions) -> list[Refused]:
     """What was refused in the replay alone, by code, each at its first place."""
-    left = Counter(code for _, code in _refusals(recorded))
+    left: Counter[str] = Counter()
+    for _, code, count in _refusals(recorded):
+        left[code] += count
     found: dict[str, Refused] = {}
-    for where, code in _refusals(again):
-        if left[code] > 0:
-            left[code] -= 1
-            continue
-        before = found.get(code)
-        found[code] = Refused(where if before is None else before.where, code, 1 + (before.count if before else 0))
+    for where, code, count in _refusals(again):
+        left[code] -= count
+        if (more := min(-left[code], count)) > 0:
+            before = found.get(code)
+            found[code] = Refused(before.where, code, before.count + more) if before else Refused(where, code, more)
     return list(found.values())
 
 
-def _refusals(actions: Actions) -> Iterator[tuple[str, str]]:
+def _refusals(actions: Actions) -> Iterator[tuple[str, str, int]]:
+    """Each refusal: where it was, its code, and how many there were that are not told of before."""
     for cells in actions.values():
         all_of_them = [one for cell in cells for one in cell]
         # A run that could not start has its end alone. Of any other the end follows from what is before it.
-        told = ("refused", "end") if len(cells) == 2 else ("refused",)
+        kinds = ("refused", "end") if len(cells) == 2 else ("refused",)
+        told: Counter[tuple[str, str]] = Counter()
         for action in all_of_them:
             about = dict(action.about)
-            code = about.get("denied") or (about.get("code") if action.kind in told else None)
-            if code is not None:
-                yield action.says(), code
+            code = about.get("denied") or (about.get("code") if action.kind in kinds else None)
+            if code is None:
+                continue
+            kind = about.get("asked", "query"), code
+            count = 1 if about.get("count") is None else about["count"] - told[kind]
+            told[kind] += count
+            yield action.says(), code, count

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -285,6 +286,19 @@ def test_a_run_that_is_not_there_is_not_read(tmp_path: Path) -> None:
     assert reads(state) == []
 
 
+def test_half_a_surrogate_pair_in_a_log_is_written_out_in_every_document(tmp_path: Path) -> None:
+    """A name or an error can have one; no reader of JSON in UTF-8 takes it."""
+    odd = [
+        (run, event, {**fields, "root_model": "m\ud800"} if event == "run.started" else fields)
+        for run, event, fields in TREE
+    ]
+    state = write(tmp_path, [*odd, *renamed("u", TREE)])
+    for words in (["ls"], ["show", "t"], ["show", "t", "--records"], ["diff", "t", "u"]):
+        result = ask(state, *words, "--json")
+        assert msgspec.json.decode(result.stdout), result.exception
+        assert r'"m\\ud800"' in result.stdout
+
+
 # -- tail --------------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +332,11 @@ def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:
     assert (process.returncode, err) == (0, "")
     found = [json.loads(line) for line in out.splitlines()]
     assert [(record["run"], record["event"]) for record in found] == [(run, event) for run, event, _ in TREE]
+
+
+def test_nothing_is_awaited_of_a_run_that_has_ended_though_none_of_it_is_shown(tmp_path: Path) -> None:
+    result = ask(write(tmp_path, TREE), "tail", "t", "-f", "-n", "0")
+    assert (result.exit_code, result.stdout) == (0, "")
 
 
 def test_following_ends_on_interrupt(tmp_path: Path) -> None:
@@ -410,3 +429,35 @@ def test_two_runs_of_one_program_do_not_differ(jar: Jar) -> None:
         ("cell 1", "code"),
         ("cell 1, answer 1", "answer"),
     ]
+
+
+def test_what_was_printed_counts_where_it_is_kept_and_its_length_where_it_is_not(jar: Jar) -> None:
+    """Ids of runs and addresses of objects are another each time, and do not count."""
+    program = """
+try:
+    rlm_query("x")
+except Exception as error:
+    print(error, object())
+print(open('/dev/urandom', 'rb').read(8).hex())
+"""
+    same, other = program.partition("print(open")[0], program
+    for code in (same, same, other, other):
+        assert jar.exec(code, "--language", "python", "--policy", "dev").code == 0
+    runs = [run["run"] for run in jar("audit", "ls", "--json").document["runs"]]
+    assert jar("audit", "diff", *runs[:2]).stdout == "the runs do not differ\n"
+    found = jar("audit", "diff", *runs[2:], "--json")
+    assert found.code == 9
+    assert [(one["at"], one["what"]) for one in found.document["differences"]] == [("cell 1", "output")]
+    assert jar("audit", "erase", runs[2], "--yes").code == 0
+    gone = jar("audit", "diff", *runs[2:])
+    assert (gone.code, gone.stdout) == (0, "the runs do not differ\n")
+    assert gone.complaint.startswith("belljar: of 1 text the length alone was compared")
+
+
+def test_two_questions_of_the_same_length_differ(jar: Jar) -> None:
+    model = jar.script("```repl\nFINAL(1)\n```")
+    for question in ("Which cat?", "Which dog?"):
+        assert jar("run", question, "--context", jar.file("text.txt", "abc"), "--model", model, "--quiet").code == 0
+    runs = [run["run"] for run in jar("audit", "ls", "--json").document["runs"]]
+    found = jar("audit", "diff", *runs, "--json").document["differences"]
+    assert [(one["at"], one["what"]) for one in found] == [("start", "question")]

@@ -71,6 +71,15 @@ def test_a_context_that_is_a_device_or_a_folder_without_files(jar: Jar) -> None:
     nothing_began(jar)
 
 
+@pytest.mark.parametrize("name", ["", "x="])
+def test_a_context_whose_name_no_file_can_have(jar: Jar, name: str) -> None:
+    long = name + "a" * 300
+    refused(jar.exec(PROGRAM, "--context", long), 2, "aaa")
+    assert jar.exec("print(1)").code == 0
+    outcome = jar("audit", "replay", "last", "--context", long)
+    refused(outcome, 2, "had no context")
+
+
 def test_a_program_that_cannot_be_read(jar: Jar) -> None:
     refused(jar("exec", "none.py"), 2, "none.py")
     refused(jar("exec", jar.file("latin.py", b"x = '\xe9'\n")), 2, "UTF-8", "byte 5")

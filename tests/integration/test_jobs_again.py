@@ -154,11 +154,10 @@ def test_a_replay_waits_for_its_turn_and_is_cancelled_before_it(jar: Jar) -> Non
 
 
 async def _hanging(desk: Desk) -> str:
-    """A replay under way, of a run that was killed in an endless loop."""
-    run = await code(desk, HANGS)
-    await until(lambda: of(desk, "cell.started"))
-    await desk.cancel(run, by="key:k")
-    replay = await again(desk, run)
+    """A replay under way: of another text than the run had, over which its loop is endless."""
+    run = await code(desk, "while context[0] == 'x':\n    pass", contexts={"context": TextContext("abc")})
+    assert (await desk.wait(run, PATIENCE_S)).state == "ok"
+    replay = await again(desk, run, contexts={"context": TextContext("xyz")})
     await until(lambda: [one for one in of(desk, "run.started") if one.run == replay])
     return replay
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ import pytest
 from belljar import Host, Policy, Result
 from belljar.audit import records, runs, verify
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.errors import BoxFault, InvalidInput
+from belljar.audit.replay import Action, Divergence
+from belljar.cli.replay import lines
+from belljar.errors import BelljarError, BoxFault, InvalidInput, ModelFailed
 from belljar.identity import Language
-from belljar.models import NullModel, ScriptedModel
+from belljar.models import ModelReply, ModelRequest, NullModel, ScriptedModel, Usage
 from belljar.policy import load
-from belljar.replay import Replay, Replays
+from belljar.replay import Refused, Replay, Replays
 from belljar.sandbox.jail.backend import Jail
 from belljar.state import State
+from belljar.testing import FakeModel
 from tests.integration.support import Jar
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(3000))
 TURNS = [
@@ -69,6 +73,13 @@ class Rig:
         async def once() -> Replay:
             async with Replays(self.state, self.environ) as replays:
                 return await replays.replay(run, **options)
+
+        return asyncio.run(once())
+
+    def fork(self, run: str, turn: int, model: str) -> Result:
+        async def once() -> Result:
+            async with Replays(self.state, self.environ) as replays:
+                return await replays.fork(run, turn, model=model)
 
         return asyncio.run(once())
 
@@ -137,6 +148,129 @@ def test_the_cells_of_a_session_are_run_again_one_by_one(rig: Rig) -> None:
     assert found.actions == found.equal_actions == 9
 
 
+def test_answers_in_a_session_are_compared_whatever_type_somebody_asked_for(rig: Rig) -> None:
+    turns = ['```repl\nFINAL("many")\n```', "```repl\nFINAL(7)\n```"]
+
+    async def work(host: Host) -> Any:
+        model = ScriptedModel(turns, name="scripted:root")
+        async with host.session(root_model=model, policy="dev") as session:
+            assert (await session.ask("How many?", answer_type=int)).answer == 7
+        return session.result
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first) == ("equal", "cells", None)
+    with pytest.raises(InvalidInput, match="it is a session") as caught:
+        rig.fork(str(result.run), 1, "scripted:none.toml")
+    assert caught.value.code == "replay.turn"
+
+
+def test_of_equal_queries_only_the_one_that_was_tried_again_is_so_again(rig: Rig) -> None:
+    code = """
+for _ in range(3):
+    try:
+        print(llm_query("Hello?"))
+    except Exception as error:
+        print(error)
+"""
+    said: Iterator[str | ModelFailed] = iter(
+        [ModelFailed("busy", retryable=True, retry_after_s=0.0), "yes", ModelFailed("gone", charged=False), "yes"]
+    )
+
+    def answer(_: ModelRequest) -> str:
+        if isinstance(one := next(said), ModelFailed):
+            raise one
+        return one
+
+    model = FakeModel(answer, name="scripted:telephone")
+    result = rig.did(lambda host: host.execute(code, sub_model=model, policy="dev"))
+    assert result.stdout == "yes\ngone\nyes\n"
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first) == ("equal", None)
+
+
+def test_an_answer_for_which_there_was_less_room_is_as_short_again(rig: Rig, jar: Jar) -> None:
+    policy = jar.policy("[quota.run]\noutput_tokens = 20000")
+    code = """
+for _ in range(3):
+    try:
+        print(llm_query("How long is it?"))
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    model = FakeModel(
+        lambda _: ModelReply("long", Usage(output_tokens=10_000), "scripted:talker", "end_turn"), name="scripted:talker"
+    )
+    result = rig.did(lambda host: host.execute(code, sub_model=model, policy=policy))
+    assert result.stdout == "long\nlong\nQuotaExceeded\n"
+    assert "query.shortened" in {one.data["code"] for one in jar.records("query.denied")}
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first, found.refused) == ("equal", None, [])
+
+
+@pytest.mark.parametrize("ends", ["cell", "run"])
+def test_what_somebody_stopped_is_compared_up_to_there_and_not_waited_for(rig: Rig, ends: str) -> None:
+    async def work(host: Host) -> Any:
+        waits = asyncio.Event()
+
+        async def answer(_: ModelRequest) -> str:
+            waits.set()
+            return str(await asyncio.Event().wait())
+
+        model = FakeModel(answer, name="scripted:telephone")
+        async with host.session(sub_model=model, policy="dev") as session:
+            await session.execute("print('before')")
+            cell = asyncio.create_task(session.execute("llm_query('wait')"))
+            await asyncio.wait_for(waits.wait(), PATIENCE_S)
+            if ends == "cell":
+                cell.cancel()
+                await asyncio.wait([cell])
+                await session.execute("print('behind')")
+        if ends == "run":
+            with contextlib.suppress(asyncio.CancelledError, BelljarError):
+                await cell
+        return session.result
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first, found.actions) == ("incomplete", "cells", None, 2)
+    assert found.missing[0].startswith("what would have come of cell 2: it was stopped from outside")
+
+
+class Listed:
+    """A model that costs what the list says, and whose provider has a cache."""
+
+    name = "claude-haiku-4-5"
+    scripted = False
+
+    def __init__(self, turns: list[str]) -> None:
+        self.turns = turns
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        if request.purpose == "root":
+            seen = 1000 * len(self.turns)
+            usage = Usage(
+                input_tokens=100 + seen // 7, output_tokens=50, cache_read_tokens=seen, cache_write_tokens=500
+            )
+            return ModelReply(self.turns.pop(0), usage, self.name, "end_turn")
+        return ModelReply("yes", Usage(input_tokens=31, output_tokens=7), self.name, "end_turn")
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_a_replay_costs_what_the_run_did_also_where_the_provider_had_a_cache(rig: Rig) -> None:
+    async def work(host: Host) -> Result:
+        model = Listed([*TURNS[:2], '```repl\nFINAL("green")\n```'])
+        context = await host.add_context(CONTEXT)
+        return await host.run("Which colour?", context=context, model=model, policy="dev")
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.cost_nanousd) == ("equal", found.recorded_cost_nanousd)
+    assert found.cost_nanousd == result.cost_nanousd > 0
+
+
 def test_what_was_refused_and_what_failed_is_so_again(rig: Rig) -> None:
     code = """
 for ask in (lambda: context[0:10**9], lambda: llm_query(" "), lambda: llm_query("no rule")):
@@ -202,6 +336,26 @@ def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_c
     assert found.first is not None
 
 
+def test_of_many_refusals_all_count_that_the_other_policy_makes(rig: Rig) -> None:
+    code = """
+for at in range(150):
+    try:
+        context[at * 100_000]
+    except Exception:
+        pass
+"""
+
+    async def work(host: Host) -> Result:
+        context = await host.add_context("x" * 15_000_001)
+        return await host.execute(code, context=context, policy="dev")
+
+    result = rig.did(work)
+    policy = load("dev")
+    small = msgspec.structs.replace(policy, context=msgspec.structs.replace(policy.context, read_total_bytes_max=4096))
+    found = rig.replay(str(result.run), policy=small)
+    assert [(one.code, one.count) for one in found.refused] == [("context.read_total", 150)]
+
+
 def test_a_model_that_the_policy_does_not_allow_would_not_have_been_asked_at_all(rig: Rig) -> None:
     result = rig.run()
     policy = recursing()
@@ -216,6 +370,15 @@ def test_a_context_that_is_gone_is_named_and_nothing_is_made_up(rig: Rig) -> Non
     found = rig.replay(str(result.run))
     assert (found.outcome, found.by, found.actions) == ("incomplete", None, 0)
     assert "the context 'context'" in found.missing[0]
+
+
+def test_a_context_that_the_run_did_not_have_or_that_cannot_be_read_is_refused(rig: Rig) -> None:
+    result = rig.run()
+    for name, code in (("contract", "replay.context"), ("context", "context.missing")):
+        with pytest.raises(InvalidInput) as caught:
+            rig.replay(str(result.run), contexts={name: rig.state.root / "none.txt"})
+        assert caught.value.code == code
+    assert runs(rig.state.journal)[-1].status == "denied"
 
 
 async def _removed(host: Host) -> None:
@@ -292,6 +455,42 @@ def test_what_a_program_does_otherwise_is_the_divergence(rig: Rig) -> None:
     assert runs(rig.state.journal)[-1].status == "diverged"
 
 
+def test_the_line_that_is_shown_is_the_one_that_differs(rig: Rig) -> None:
+    code = "print(object())\nprint(open('/dev/urandom', 'rb').read(8).hex())"
+    result = rig.did(lambda host: host.execute(code, policy="dev"))
+    found = rig.replay(str(result.run))
+    assert found.lines is not None
+    assert [len(bytes.fromhex(line)) for line in found.lines] == [8, 8]
+
+
+def test_no_text_of_a_run_steers_the_terminal_of_its_replay() -> None:
+    """Models and contexts have names of others, and errors are their words."""
+    steering = "\x1b]0;owned\x07\u202e\x9b2J"
+    action = Action(place="", cell=1, kind="query", about=(("model", steering), ("failed", steering)), seq=1)
+    told = Replay(
+        run="r1",
+        replay="r2",
+        outcome="diverged",
+        by="cells",
+        policy="dev",
+        policy_changed=True,
+        backend="jail",
+        differs={"image": (steering, None)},
+        actions=1,
+        equal_actions=0,
+        first=Divergence(place="", cell=1, recorded=action, replayed=None),
+        lines=(steering, ""),
+        missing=[steering],
+        status="ok",
+        refused=[Refused(action.says(), "model.denied", 1)],
+        cost_nanousd=0,
+        recorded_cost_nanousd=0,
+    )
+    found = list(lines(told))
+    assert all(line.isprintable() for line in found)
+    assert sum(r"\x1b]0;owned" in line for line in found) == 5
+
+
 @pytest.mark.parametrize("language", ["python", "restricted"])
 def test_random_numbers_are_the_same_again_also_in_a_child_and_others_in_another_run(
     rig: Rig, language: Language
@@ -335,11 +534,7 @@ def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_other
     script = rig.state.root.parent / "later.toml"
     script.write_text(LATER)
 
-    async def fork() -> Result:
-        async with Replays(rig.state, rig.environ) as replays:
-            return await replays.fork(str(result.run), 3, model=f"scripted:{script}")
-
-    forked = asyncio.run(fork())
+    forked = rig.fork(str(result.run), 3, f"scripted:{script}")
     assert forked.answer == "['yes', 'yes', 'yes']new"
     assert [turn.reply for turn in forked.turns_log[:2]] == [turn.reply for turn in result.turns_log[:2]]
     first, *others = records(rig.state.journal, str(forked.run))
@@ -355,12 +550,8 @@ def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_other
 def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:
     result = rig.run()
 
-    async def fork() -> Result:
-        async with Replays(rig.state, rig.environ) as replays:
-            return await replays.fork(str(result.run), 4, model="scripted:none.toml")
-
     with pytest.raises(InvalidInput) as caught:
-        asyncio.run(fork())
+        rig.fork(str(result.run), 4, "scripted:none.toml")
     assert caught.value.code == "replay.turn"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html as markup
 import json
 import os
 import re
 import socket
+import threading
 from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
@@ -33,7 +35,7 @@ from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
 from belljar.audit.trajectory import Cell, Read, Run, Step, Turn
 from belljar.errors import HostFault, InvalidInput
-from belljar.glyphs import glyphs
+from belljar.glyphs import blanked, glyphs, has_glyph
 from tests.rlms import iteration_of, types_of_rlms
 from tests.unit.audit_events import made
 from tests.unit.collectors import Collector
@@ -304,6 +306,32 @@ def test_what_a_collector_did_not_take_is_an_error(status: int, body: bytes, wor
     assert str(told.value).isprintable()
 
 
+@pytest.mark.parametrize("drips", [False, True])
+def test_an_answer_that_does_not_end_is_given_up(drips: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes as fast as it can by its size, one that never stops dripping by the time of the whole request."""
+    if drips:
+        monkeypatch.setattr("belljar.audit.export.otel._TIMEOUT_S", 0.5)
+    over = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        wire, _ = server.accept()
+        with wire, contextlib.suppress(OSError):
+            wire.recv(4096)
+            wire.sendall(b"HTTP/1.1 200 OK\r\n" + (b"" if drips else b"\r\n"))
+            while not over.wait(0.05 if drips else 0):
+                wire.sendall(b"X: y\r\n" if drips else b" " * 65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer, args=[server])
+        answering.start()
+        try:
+            with pytest.raises(HostFault, match="longer than" if drips else "no OTLP"):
+                send(f"http://127.0.0.1:{server.getsockname()[1]}", [b"1"])
+        finally:
+            over.set()
+            answering.join()
+
+
 def test_a_collector_that_is_not_there_or_no_collector_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -359,11 +387,23 @@ def test_any_text_is_text_and_has_a_glyph_for_each_character(text: str) -> None:
     reader.feed(f"<p>{visible(text)}</p>")
     reader.close()
     assert [tag for tag, _ in reader.tags if tag != "b"] == ["p"]
-    assert all(char.isprintable() or char in "\n\t" for char in "".join(reader.said))
+    assert all(has_glyph(char) or char in "\n\t" for char in "".join(reader.said))
     assert glyphs("".join(reader.said)) == glyphs(text)
     value = str(plain(text))
     assert not set(value) & set("<>\"'\n\t")
     assert markup.unescape(value) == glyphs(text)
+
+
+@pytest.mark.parametrize(
+    "char", ["\u034f", "\u115f", "\u17b4", "\u180b", "\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0100", "\U000e01ef"]
+)
+def test_what_a_model_reads_and_nobody_sees_is_written_out(char: str) -> None:
+    """Variation selectors and fillers carry any text behind one visible letter."""
+    assert char.isprintable(), "Python would show it"
+    written = char.encode("unicode_escape").decode()
+    assert glyphs(f"a{char}b") == f"a{written}b"
+    assert blanked(f"a{char}b") == "a b"
+    assert visible(f"a{char}b") == f"a<b>{written}</b>b"
 
 
 @given(st.text(), st.integers(1, 100))

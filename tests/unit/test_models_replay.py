@@ -53,6 +53,14 @@ def test_equal_prompts_have_their_answers_in_the_recorded_order_each_once() -> N
         ask(model, request("a"))
 
 
+def test_what_was_refused_and_never_sent_comes_last_since_it_is_refused_again() -> None:
+    refused = asked("a", None, 1, error="nothing was sent", denied=True)
+    model = ReplayModel(Tape(RUN, [refused, asked("a", "A", 2)]))
+    assert ask(model, request("a")) == ["A"]
+    with pytest.raises(ModelFailed, match="nothing was sent"):
+        ask(model, request("a"))
+
+
 def test_turns_of_a_root_model_come_in_order_where_their_prompts_are_not_the_same_again() -> None:
     turns = [asked("5 min left", "one", 1, purpose="root"), asked("4 min left", "two", 2, purpose="root")]
     model = ReplayModel(Tape(RUN, turns))

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -188,6 +189,22 @@ def test_an_endpoint_gets_each_note_and_gives_them_back(bench: Bench, endpoint: 
     assert endpoint.got == [receipt.checkpoint]
     assert bench.verify(endpoint.url).problems == []
     assert endpoint.asked == ["POST /notes", "GET /notes"]
+
+
+def test_while_the_authorities_of_this_machine_are_read_the_loop_goes_on(
+    bench: Bench, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, whole = [], ssl.create_default_context
+
+    def noted() -> ssl.SSLContext:
+        made.append(threading.current_thread())
+        return whole()
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    bench.add(Address("http", endpoint.url), "r1")
+    assert endpoint.asked == ["POST /notes"]
+    assert made
+    assert threading.main_thread() not in made
 
 
 @pytest.mark.parametrize("is_local", [True, False], ids=["unix", "udp"])

@@ -49,6 +49,7 @@ HOSTILE = (
     "line\u2028separator paragraph\u2029separator",
     "lone \ud800 and \udfff surrogates \U000e0001\U000e0041 tags",
     "e" + "\u0301" * 200,
+    "fillers \u3164\u115f\u2800 and a text behind a letter: a\ufe00\U000e0148\U000e0159",
     "&lt;b&gt; &amp;amp; &#60;script&#62;",
 )
 

@@ -6,11 +6,13 @@ other in their order; reads together, as it depends on time how the log gathers 
 does not make all that follow differ.
 
 Ids, times and what takes time differ always, and so does what a root model is sent, which has random words in it: they
-do not count. Of a text counts the digest, so no contents are needed.
+do not count. Of a text counts the digest. Of a question, and of what a cell printed, the log has the size alone: what
+they say counts where both runs' are kept, and otherwise that.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -18,10 +20,26 @@ from typing import Any, assert_never
 
 import msgspec
 
-from belljar.audit.trajectory import Answer, Canary, Cell, Child, Query, Read, Refused, Run, Search, Step, Text
+from belljar.audit import printed
+from belljar.audit.export import words
+from belljar.audit.trajectory import (
+    Absent,
+    Answer,
+    Canary,
+    Cell,
+    Child,
+    Contents,
+    Query,
+    Read,
+    Refused,
+    Run,
+    Search,
+    Step,
+    Text,
+)
 from belljar.spans import Spans
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Difference", "differences", "known_by_length"]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,18 +56,32 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     right: Any
 
 
-def differences(left: Run, right: Run, at: str = "") -> Iterator[Difference]:
-    """All of them, in the order of the runs: the first is the first divergence."""
+def differences(left: Run, right: Run, at: str = "", contents: Contents | None = None) -> Iterator[Difference]:
+    """All of them, in the order of the runs: the first is the first divergence.
+
+    Args:
+        contents: where the texts of both are.
+
+    Raises:
+        VerificationFailed, AuditUnavailable: as `Text.read`.
+    """
     yield from _fields(at + "start", _start(left), _start(right))
+    yield from _known(at + "start", "question", _question(left, contents), _question(right, contents))
     for number, (mine, theirs) in enumerate(zip_longest(left.turns, right.turns), start=1):
         asked = [[_asked_root(query) for query in turn.queries] if turn else [] for turn in (mine, theirs)]
         yield from _each(f"{at}turn {number}, root query", *asked)
-        yield from _cells(at, mine.cells if mine else [], theirs.cells if theirs else [])
-    yield from _steps(f"{at}no cell, ", left.outside, right.outside)
+        yield from _cells(at, mine.cells if mine else [], theirs.cells if theirs else [], contents)
+    yield from _steps(f"{at}no cell, ", left.outside, right.outside, contents)
     yield from _fields(at + "end", _end(left), _end(right))
 
 
-def _cells(at: str, left: Sequence[Cell], right: Sequence[Cell]) -> Iterator[Difference]:
+def known_by_length(run: Run, contents: Contents | None) -> int:
+    """How many questions and outputs, of it and of the runs below it, are not there to be compared. Raises as above."""
+    texts = [text for one in run.below() for text in (one.question, *map(words.printed, one.cells())) if text]
+    return sum(text.size_bytes != 0 and isinstance(text.read(contents), Absent) for text in texts)
+
+
+def _cells(at: str, left: Sequence[Cell], right: Sequence[Cell], contents: Contents | None) -> Iterator[Difference]:
     """Of one turn."""
     for mine, theirs in zip_longest(left, right):
         place = f"{at}cell {(mine or theirs).number}"
@@ -57,11 +89,12 @@ def _cells(at: str, left: Sequence[Cell], right: Sequence[Cell]) -> Iterator[Dif
             yield _missing(place, mine and _cell(mine), theirs and _cell(theirs))
             continue
         yield from _fields(place, {"code": _text(mine.code)}, {"code": _text(theirs.code)})
-        yield from _steps(f"{place}, ", mine.steps, theirs.steps)
+        yield from _steps(f"{place}, ", mine.steps, theirs.steps, contents)
         yield from _fields(place, _end_of(mine), _end_of(theirs))
+        yield from _known(place, "output", printed.digest(mine, contents), printed.digest(theirs, contents))
 
 
-def _steps(at: str, left: Sequence[Step], right: Sequence[Step]) -> Iterator[Difference]:
+def _steps(at: str, left: Sequence[Step], right: Sequence[Step], contents: Contents | None) -> Iterator[Difference]:
     for purpose, name in (("sub", "query"), ("tool", "tool call")):
         asked = [
             [_query(step) for step in side if isinstance(step, Query) and step.purpose == purpose]
@@ -78,7 +111,7 @@ def _steps(at: str, left: Sequence[Step], right: Sequence[Step]) -> Iterator[Dif
         if mine is None or theirs is None:
             yield _missing(place, mine and mine.run, theirs and theirs.run)
         else:
-            yield from differences(mine, theirs, f"{place}, ")
+            yield from differences(mine, theirs, f"{place}, ", contents)
 
 
 _Side = list[dict[str, Any] | None]
@@ -119,6 +152,12 @@ def _fields(at: str, left: dict[str, Any], right: dict[str, Any]) -> Iterator[Di
             yield Difference(at=at, what=name, left=value, right=right[name])
 
 
+def _known(at: str, what: str, left: str | None, right: str | None) -> Iterator[Difference]:
+    """Digests, of which both have to be there."""
+    if None not in (left, right) and left != right:
+        yield Difference(at=at, what=what, left=left, right=right)
+
+
 def _missing(at: str, left: object, right: object) -> Difference:
     return Difference(at=at, what="missing", left=left, right=right)
 
@@ -132,6 +171,11 @@ def _start(run: Run) -> dict[str, Any]:
     found["question_bytes"] = run.question.size_bytes if run.question is not None else None
     found["contexts"] = [[one.name, one.kind, one.sha256, one.part] for one in run.documents]
     return found
+
+
+def _question(run: Run, contents: Contents | None) -> str | None:
+    said = None if run.question is None else run.question.words(contents)
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(said, str) else None
 
 
 def _end(run: Run) -> dict[str, Any]:

@@ -269,17 +269,23 @@ async def _to_endpoint(url: str, note: str) -> None:
 @contextlib.asynccontextmanager
 async def _answer(method: str, url: str, body: bytes | None = None) -> AsyncIterator[httpx2.Response]:
     """The beginning of what an endpoint answers. Raises OSError if it cannot be reached, or speaks no HTTP."""
-    import httpx2  # here, since most hosts have no such witness, and it takes long to load
+    client = await asyncio.to_thread(_client)  # all of this machine's authorities are read for it
+    import httpx2
 
-    headers = {"Accept-Encoding": "identity", "Content-Type": "text/plain; charset=utf-8"}
-    client = httpx2.AsyncClient(
-        verify=ssl.create_default_context(), follow_redirects=False, trust_env=False, timeout=None, headers=headers
-    )
     try:
         async with client, client.stream(method, url, content=body) as response:
             yield response
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _client() -> httpx2.AsyncClient:
+    import httpx2  # here, since most hosts have no such witness, and it takes long to load
+
+    headers = {"Accept-Encoding": "identity", "Content-Type": "text/plain; charset=utf-8"}
+    return httpx2.AsyncClient(
+        verify=ssl.create_default_context(), follow_redirects=False, trust_env=False, timeout=None, headers=headers
+    )
 
 
 # -- reading back ------------------------------------------------------------------------------------------------------

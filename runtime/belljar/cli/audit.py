@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
@@ -43,6 +43,9 @@ from belljar.exporting import FORMATS, Format, exported, open_kept
 from belljar.identity import BACKENDS, Tenant
 from belljar.keys import Keys
 from belljar.units import format_money, parse_money
+
+if TYPE_CHECKING:
+    from belljar.audit.difference import Difference  # which no other command here needs
 
 __all__ = ["audit"]
 
@@ -263,7 +266,9 @@ def _last(log: Log, run: str | None, at: int, count: int) -> tuple[list[Record],
                 ended = ended or _is_end(record, run)
                 yield record
 
-    return heapq.nlargest(count, known(), key=lambda record: record.seq)[::-1], ended
+    # At least one, as of none nothing would be looked at.
+    last = heapq.nlargest(max(count, 1), known(), key=lambda record: record.seq)[::-1]
+    return last if count else [], ended
 
 
 def _is_end(record: Record, run: str | None) -> bool:
@@ -286,9 +291,10 @@ def _print_record(record: Record, first_ns: int, as_json: bool) -> None:
 def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
     """Show where two runs differ, action by action, the first divergence first. Exit with 9 if they do.
 
-    Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest.
+    Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest. Of questions
+    and outputs the log has the length alone: what they say counts where both are kept.
     """
-    from belljar.audit.difference import differences
+    from belljar.audit.difference import differences, known_by_length
     from belljar.audit.trajectory import trajectory
 
     log = _log(state)
@@ -297,18 +303,27 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     mine, theirs = trajectory(records_below(log, left)), trajectory(records_below(log, right))
     assert mine is not None
     assert theirs is not None
-    found = list(differences(mine, theirs))
-    if as_json:
-        emit({"left": left, "right": right, "same": not found, "differences": found})
-    else:
-        for one in found:
-            say(f"{one.at}: {one.what}")
-            say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
-            say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
-        say(counted(len(found), "difference") if found else "the runs do not differ")
+    with open_kept(log, Keys.at(os.environ)) as contents:
+        found = list(differences(mine, theirs, contents=contents))
+        by_length = max(known_by_length(run, contents) for run in (mine, theirs))
+        if as_json:
+            fields = {"same": not found, "known_by_length": by_length, "differences": found}
+            emit({"left": left, "right": right, **fields})
+        else:
+            _show_differences(left, right, found)
+    if by_length:
+        tell(f"of {counted(by_length, 'text')} the length alone was compared: not kept, or not to be read here")
     if found:
         # Nobody is at fault.
         click.get_current_context().exit(VerificationFailed.exit_code)
+
+
+def _show_differences(left: str, right: str, found: list[Difference]) -> None:
+    for one in found:
+        say(f"{one.at}: {one.what}")
+        say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
+        say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
+    say(counted(len(found), "difference") if found else "the runs do not differ")
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:

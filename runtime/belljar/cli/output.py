@@ -2,7 +2,8 @@
 
 A document has one line for each of its fields, and a field's value is not indented: indentation would multiply the size
 of a deeply nested answer. It is always ASCII: no character of a program's text can steer a terminal or look like
-another. So it is at most six times as long as its contents.
+another. So it is at most six times as long as its contents. Half a surrogate pair, which many readers refuse, is
+written out as six characters.
 
 A result has been paid for, so the streams are set up so that none is lost on the way out: characters that stdout's
 encoding lacks are escaped; a failed write to stdout is an `OutputFailed`, which nothing else raises; and nothing that
@@ -166,12 +167,21 @@ def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
 
 
 def document_of(document: Mapping[str, Any] | msgspec.Struct) -> str:
-    data = document.to_json() if isinstance(document, _SelfWritten) else msgspec.json.encode(document)
+    data = document.to_json() if isinstance(document, _SelfWritten) else _encoded(document)
     fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(data)}
     lines = [
         f"  {json.dumps(name)}: {_ascii(bytes(value).translate(_SPACES).decode())}" for name, value in fields.items()
     ]
     return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _encoded(document: Mapping[str, Any] | msgspec.Struct) -> bytes:
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:  # a log can have half a surrogate pair, which JSON in UTF-8 cannot
+        from belljar.audit.export.encoding import document as written_out  # with what no other document needs
+
+        return written_out(msgspec.to_builtins(document))
 
 
 def _ascii(document: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from belljar.cli.delivery import as_text, deliver, require_stdout
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say, show, tell
+from belljar.cli.run import places
 from belljar.engine import Result
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.identity import BackendName
@@ -16,7 +18,7 @@ from belljar.replay import Replay, Replays
 from belljar.state import State
 from belljar.units import format_money
 
-__all__ = ["replayed"]
+__all__ = ["lines", "replayed"]
 
 
 def replayed(
@@ -33,7 +35,8 @@ def replayed(
 ) -> int:
     """Replay or fork a run as the options say, and tell what came of it. Returns the exit code."""
     require_stdout()
-    given: dict[str, Any] = {"policy": policy, "backend": backend, "contexts": dict(map(_named, sources))}
+    given: dict[str, Any] = {"policy": policy, "backend": backend}
+    given["contexts"] = {name: Path(place) for name, place in places(sources).items()}
     if (model is None) != (from_turn is None) or (model is None and sub_model is not None):
         raise InvalidInput("a fork needs both --model and --from-turn: give both, or neither", code="usage")
     if model is not None and from_turn is not None:
@@ -44,7 +47,11 @@ def replayed(
             return await replays.replay(run, **given)
 
     found = run_async(work())
-    emit({"ok": found.outcome == "equal", "replay": found}) if as_json else _print(found)
+    if as_json:
+        emit({"ok": found.outcome == "equal", "replay": found})
+    else:
+        for line in lines(found):
+            say(line)
     if found.outcome == "equal":
         return 0
     tell(_WHY[found.outcome] if found.by is not None else "incomplete: it could not be run, so nothing was compared")
@@ -67,11 +74,6 @@ def _fork(state: State, run: str, from_turn: int, as_json: bool, **given: Any) -
     return deliver(result, write, state, quiet=False)
 
 
-def _named(source: str) -> tuple[str, Path]:
-    name, named, place = source.partition("=")
-    return ("context", Path(source)) if not named or Path(source).exists() else (name, Path(place))
-
-
 _LINE_CHARS_MAX = 500
 _WHY = {
     "diverged": "diverged: what was done now is not what was recorded",
@@ -79,22 +81,27 @@ _WHY = {
 }
 
 
-def _print(found: Replay) -> None:
+def lines(found: Replay) -> Iterator[str]:
+    """What came of a replay, line by line. What is in it of others steers no terminal."""
+    return (printable(line, but="") for line in _lines(found))
+
+
+def _lines(found: Replay) -> Iterator[str]:
     how = "not run" if found.by is None else f"run by its {found.by} in {found.backend} under {found.policy}"
-    say(f"{found.run}  {how}, logged as {found.replay}")
+    yield f"{found.run}  {how}, logged as {found.replay}"
     if found.policy_changed:
-        say("policy     not the one of the record, or changed since")
+        yield "policy     not the one of the record, or changed since"
     for name, (old, new) in found.differs.items():
-        say(f"other {name}: {old} then, {new} now")
+        yield f"other {name}: {old} then, {new} now"
     for line in found.missing:
-        say(f"missing    {line}")
-    say(f"actions    {found.equal_actions} of {found.actions} equal")
+        yield f"missing    {line}"
+    yield f"actions    {found.equal_actions} of {found.actions} equal"
     if found.first is not None:
         sides = (("recorded", found.first.recorded), ("replayed", found.first.replayed))
         for name, action in sides:
-            say(f"{name:<10} {'nothing' if action is None else action.says()}")
+            yield f"{name:<10} {'nothing' if action is None else action.says()}"
     for name, line in zip(("recorded", "replayed"), found.lines or (), strict=False):
-        say(f"{name:<10} | {printable(line[:_LINE_CHARS_MAX])}")
+        yield f"{name:<10} | {line[:_LINE_CHARS_MAX]}"
     for refused in found.refused:
-        say(f"refused    {refused.code}, {refused.count} times, first in {refused.where}")
-    say(f"cost       {format_money(found.cost_nanousd)} now, {format_money(found.recorded_cost_nanousd)} then")
+        yield f"refused    {refused.code}, {refused.count} times, first in {refused.where}"
+    yield f"cost       {format_money(found.cost_nanousd)} now, {format_money(found.recorded_cost_nanousd)} then"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,7 +24,7 @@ from belljar.errors import InvalidInput
 from belljar.models import Prices
 from belljar.runtime import Runtime
 
-__all__ = ["DEFAULT_MODEL", "contexts", "exec_", "in_runtime", "run", "sources"]
+__all__ = ["DEFAULT_MODEL", "contexts", "exec_", "in_runtime", "places", "run", "sources"]
 
 _T = TypeVar("_T")
 DEFAULT_MODEL = "claude-sonnet-5-5"
@@ -129,19 +130,29 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
 
 
 def contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -> dict[str, Any]:
-    """The `context` and `contexts` of a run: the first without a name is `context`, the others need one."""
-    found: dict[str, Any] = {}
+    """The `context` and `contexts` of a run."""
+    found = {name: _source(runtime, place, rest) for name, place in places(sources).items()}
+    return {"context": found.pop("context", None), "contexts": found}
+
+
+def places(sources: Iterable[str]) -> dict[str, str]:
+    """Where each context is, by its name: one without a name is `context`, the others need one.
+
+    Raises:
+        InvalidInput: `context.name`: two have the same.
+    """
+    found: dict[str, str] = {}
     for source in sources:
         name, named, place = source.partition("=")
-        if not named or Path(source).exists():
+        if not named or os.path.exists(source):
             name, place = "context", source
         if name in found:
             raise InvalidInput(
                 f"two contexts are called {name}: give each its own name, as in --context contract=FILE",
                 code="context.name",
             )
-        found[name] = _source(runtime, place, rest)
-    return {"context": found.pop("context", None), "contexts": found}
+        found[name] = place
+    return found
 
 
 def _source(runtime: Runtime, place: str, rest: dict[str, Any]) -> Any:

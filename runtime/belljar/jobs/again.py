@@ -102,10 +102,7 @@ def _language(name: str | None) -> Language | None:
 def _contexts(host: Host, recording: Recording, given: Mapping[str, Context]) -> dict[str, Context]:
     """The recorded ones by their digests, but for those that are given."""
     started = recording.started
-    if odd := sorted({*given} - {one.name for one in started.contexts}):
-        raise InvalidInput(
-            f"{recording.run.run} had no context {odd[0][:_NAMED_MAX]!a}: give those that it had", code="replay.context"
-        )
+    recording.had(given)
     found: dict[str, Context] = {}
     for one in started.contexts:
         reference = f"sha256:{one.sha256}"

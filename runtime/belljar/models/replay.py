@@ -3,7 +3,8 @@
 Theory of operation. A `Tape` has what was asked of models in one run and those below it, each with what came of it. A
 `ReplayModel` plays it. Several requests may be under way at once, and batches come back in any order, so an answer is
 looked for by what was asked: by the run that asks (its place in the tree, not its id, which is new), by purpose, and by
-the digest of the prompt. Of equal ones the first that was not yet given is taken.
+the digest of the prompt. Of equal ones the first that was not yet given is taken; those that were refused then, and
+never sent, come last, since what is refused again does not come here.
 
 A root model's prompts tell how much time is left and carry a random word, so they are not the same again. Where none is
 equal, its replies come in the order in which they were recorded.
@@ -43,6 +44,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         error: why there was none. `again`: another attempt followed.
         unanswered: it was given up before there was an answer.
         lost: there was an answer, and it is not there any more.
+        denied: it was refused, and never sent.
     """
 
     place: str
@@ -58,6 +60,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     again: bool = False
     unanswered: bool = False
     lost: bool = False
+    denied: bool = False
 
 
 class Tape:
@@ -176,7 +179,7 @@ class _Left:
         self._turns: dict[str, deque[Asked]] = {}
         self._given: set[str] = set()
         self._count: dict[tuple[str, str], int] = {}
-        for one in asked:
+        for one in sorted(asked, key=lambda one: one.denied):
             self._equal.setdefault((one.place, one.purpose, one.prompt_sha256), deque()).append(one)
             self._count[one.place, one.purpose] = self._count.get((one.place, one.purpose), 0) + 1
             if one.purpose == "root":
@@ -209,9 +212,11 @@ class _Left:
     def _strange(self, recorded: str, place: str, request: ModelRequest, digest: str) -> str:
         """What was asked, beside what was recorded."""
         whose = f"{recorded}.{place}" if place else recorded
-        what = {"root": "turn", "sub": "query", "tool": "call of a tool"}[request.purpose]
+        one, more = {"root": ("turn", "turns"), "sub": ("query", "queries"), "tool": ("tool call", "tool calls")}[
+            request.purpose
+        ]
         count = self._count.get((place, request.purpose), 0)
-        many = f"{count} {what}" + ("s" if count != 1 else "")
+        many = f"{count} {one if count == 1 else more}"
         if request.purpose == "root":
             return f"the record of run {whose} has {many}, and one more was asked for: replay it as it was"
         return (

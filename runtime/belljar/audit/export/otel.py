@@ -24,6 +24,8 @@ import contextlib
 import hashlib
 import http.client
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, cast
@@ -347,8 +349,11 @@ def send(endpoint: str, requests: Iterable[bytes]) -> int:
     count = 0
     try:
         for body in requests:
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
-            _check(connection.getresponse(), endpoint)
+            with _in_time(connection):
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                reply = response.read(_REPLY_BYTES_MAX + 1)
+            _check(response.status, reply, endpoint)
             count += 1
     except (OSError, http.client.HTTPException) as error:
         raise HostFault(
@@ -381,14 +386,34 @@ def _connection(endpoint: str) -> tuple[http.client.HTTPConnection, str]:
     )
 
 
-def _check(response: http.client.HTTPResponse, endpoint: str) -> None:
-    reply = response.read(_REPLY_BYTES_MAX)
-    response.read()
-    if response.status != 200:
-        raise HostFault(
-            f"the collector at {endpoint} answered {response.status} {reply[:_SHOWN_MAX]!r}: see its log for why"
-        )
+@contextlib.contextmanager
+def _in_time(connection: http.client.HTTPConnection) -> Iterator[None]:
+    """Raises TimeoutError if one request takes longer than `_TIMEOUT_S`, however often something arrives."""
+    if connection.sock is None:
+        connection.connect()
+    late = threading.Event()
+
+    def cut(wire: socket.socket) -> None:
+        late.set()
+        with contextlib.suppress(OSError):  # it has just been closed
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)
+
+    watch = threading.Timer(_TIMEOUT_S, cut, [connection.sock])
+    watch.start()
     try:
+        yield
+    finally:
+        watch.cancel()
+        if late.is_set():
+            raise TimeoutError(f"it took longer than {_TIMEOUT_S:g} s")
+
+
+def _check(status: int, reply: bytes, endpoint: str) -> None:
+    if status != 200:
+        raise HostFault(f"the collector at {endpoint} answered {status} {reply[:_SHOWN_MAX]!r}: see its log for why")
+    try:
+        if len(reply) > _REPLY_BYTES_MAX:
+            raise ValueError("it does not end")
         partial = json.loads(reply or b"{}").get("partialSuccess") or {}
         rejected = int(partial.get("rejectedSpans") or 0)
     except (ValueError, AttributeError, TypeError):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-from belljar.glyphs import glyphs
+from belljar.glyphs import glyphs, has_glyph
 
 __all__ = ["cut_at", "fair_limit", "highlighted", "plain", "visible"]
 
@@ -65,7 +65,7 @@ def _marked(found: re.Match[str]) -> str:
 
 
 def _marked_char(char: str) -> str:
-    return char if char.isprintable() else f"<b>{glyphs(char)}</b>"
+    return char if has_glyph(char) else f"<b>{glyphs(char)}</b>"
 
 
 def cut_at(text: str, chars_max: int) -> tuple[str, int, str]:

@@ -1,0 +1,39 @@
+"""What cells printed, so that two runs can be compared by it: but for what is never the same again.
+
+That is the id of the run, which an error has that is about a child run, and the address of an object, as
+`<object at 0x7f31c0a2b3d0>` has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+import msgspec
+
+from belljar.audit.export.words import printed
+from belljar.audit.trajectory import Absent, Cell, Contents
+
+__all__ = ["comparable", "digest"]
+
+_ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+
+
+def comparable(said: bytes, run: str) -> bytes:
+    """What is the same again of a text that a run printed; `run` may be one below it."""
+    return _ADDRESS.sub(b"0x", said.replace(run.partition(".")[0].encode(), b"run"))
+
+
+def digest(cell: Cell, contents: Contents | None) -> str | None:
+    """The SHA-256 of what is the same again of a cell's output; None if that is not kept.
+
+    Raises:
+        VerificationFailed: what is stored is not what was stored.
+        AuditUnavailable: it cannot be read.
+    """
+    output = printed(cell)
+    said = None if output is None else output.read(contents)
+    if said is None or isinstance(said, Absent):
+        return None
+    return hashlib.sha256(comparable(msgspec.json.encode(said), cell.code.run)).hexdigest()
