@@ -28,7 +28,10 @@ OBJECT = "from concurrent.futures import Future\nother = Future()\n"
 HIDDEN = (
     "import threading\nfrom abc import ABC\nfrom dataclasses import dataclass\nt = threading.Thread(target=print)\n"
 )
-SPY = "from dataclasses import dataclass, field\nclass Spy:\n    def __eq__(self, other): leak(other('{0.__class__}', 1))\n"
+SPY = (
+    "from dataclasses import dataclass, field\n"
+    "class Spy:\n    def __eq__(self, other): leak(other('{0.__class__}', 1))\n"
+)
 LEAVING = """
 def leave(*given):
     leak(given[-1])
