@@ -181,6 +181,8 @@ INSIDES = {
     "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
     "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
     "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
+    "a table of addresses": "from urllib.parse import urlsplit\nclass G:\n"
+    "    def __hash__(self): leak('asked by the table')\nurlsplit('a', '', G())",
     "a table of dates": "import datetime\nclass S(str):\n    def __hash__(self): leak('asked by the table')\n"
     "datetime.datetime.strptime('2020', S('%Y'))",
     "a table of dates by another name": "import time\nclass S(str):\n"

@@ -540,7 +540,13 @@ def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
     """A library function that gets exact values, so that it calls no method of a program's own str."""
 
     def call(*args: object, **options: object) -> Any:
-        return function(*map(_exact, args), **{name: _exact(value) for name, value in options.items()})
+        return function(*map(known, args), **{name: known(value) for name, value in options.items()})
+
+    def known(given: object) -> object:
+        value = _exact(given)
+        if guards.is_guest_class(type(value)):  # what is kept of earlier calls would be compared with it
+            raise TypeError(f"{function.__name__}() takes texts and numbers, not {type(given).__name__}")
+        return value
 
     call.__name__ = call.__qualname__ = function.__name__
     call.__doc__ = function.__doc__
