@@ -34,7 +34,7 @@ from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Language, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
-from belljar.paths import expanded
+from belljar.paths import whole
 from belljar.policy import load, presets
 from belljar.policy.locate import locate
 from belljar.state import State
@@ -267,7 +267,7 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     named, config_origin = config, "--config"
     if config is None and not (folder is not None and os.path.lexists(folder / CONFIG_FILE)):
         named, config_origin = environ.get("BELLJAR_CONFIG") or None, "$BELLJAR_CONFIG"
-    found = None if named is None else read_config(expanded(named).absolute())
+    found = None if named is None else read_config(whole(named))
     place, folder_origin = _folder(state, found, environ)
     beside = place.root / CONFIG_FILE
     if found is None and os.path.lexists(beside):
@@ -432,7 +432,7 @@ class _Reader:
 
     def _folder(self, text: str | None) -> Path | None:
         try:
-            return None if text is None else self._file.parent / expanded(text)
+            return None if text is None else whole(text, self._file.parent)
         except InvalidInput as error:
             self._refuse(("state", "folder"), str(error))
 

@@ -6,21 +6,31 @@ from pathlib import Path
 
 from belljar.errors import InvalidInput
 
-__all__ = ["expanded"]
+__all__ = ["whole"]
 
 
-def expanded(path: str | Path) -> Path:
-    """The path, with the home folder in place of a `~` or `~NAME` at its beginning.
+def whole(path: str | Path, beside: Path | None = None) -> Path:
+    """The absolute path, with the home folder in place of a `~` or `~NAME` at its beginning.
+
+    Args:
+        beside: what a relative one is relative to; the working folder if there is none.
 
     Raises:
-        InvalidInput: `path.invalid`: no user has that name, or there is a null character, which no path can have.
+        InvalidInput: `path.invalid`: no user has that name; there is a null character, which no path can have; or the
+            working folder is needed and has been removed.
     """
     if "\0" in str(path):
         raise InvalidInput(f"the path {str(path)[:200]!a} has a null character; name another", code="path.invalid")
     try:
-        return Path(path).expanduser()
+        expanded = Path(path).expanduser()
+        return expanded.absolute() if beside is None else beside / expanded
     except RuntimeError:
         raise InvalidInput(
             f"the path {str(path)[:200]!a} begins with the home folder of a user that there is not; write it in full",
+            code="path.invalid",
+        ) from None
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"the path {str(path)[:200]!a} is relative to a working folder that has been removed; change to another",
             code="path.invalid",
         ) from None

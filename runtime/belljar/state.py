@@ -12,7 +12,7 @@ from typing import Self
 import msgspec
 
 from belljar.errors import AuditUnavailable, InvalidInput
-from belljar.paths import expanded
+from belljar.paths import whole
 
 __all__ = ["State"]
 
@@ -36,7 +36,7 @@ class State(msgspec.Struct, frozen=True):
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        folder = expanded(root).absolute()
+        folder = whole(root)
         try:
             str(folder).encode()
         except UnicodeEncodeError:

@@ -69,7 +69,7 @@ def _fork(state: State, run: str, from_turn: int, as_json: bool, **given: Any) -
 
 def _named(source: str) -> tuple[str, Path]:
     name, named, place = source.partition("=")
-    return ("context", Path(source)) if not named or Path(source).exists() else (name, Path(place))
+    return ("context", Path(source)) if not named or os.path.exists(source) else (name, Path(place))
 
 
 _LINE_CHARS_MAX = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -133,7 +134,7 @@ def contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -
     found: dict[str, Any] = {}
     for source in sources:
         name, named, place = source.partition("=")
-        if not named or Path(source).exists():
+        if not named or os.path.exists(source):  # unlike a Path's, this takes any text
             name, place = "context", source
         if name in found:
             raise InvalidInput(

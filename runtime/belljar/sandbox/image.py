@@ -114,16 +114,13 @@ def ensure_image(folder: Path) -> Image:
     Raises:
         BoxFault: it could not be built; the message says why.
     """
-    key = _key()
-    known = folder / f"{key}.json"
-    with contextlib.suppress(FileNotFoundError):
-        return _image(folder, json.loads(known.read_text())["digest"])
     try:
+        known = folder / f"{_key()}.json"
+        if (image := _known(folder, known)) is not None:
+            return image
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder):
-            if not known.exists():
-                _publish(folder, known)
-            return _image(folder, json.loads(known.read_text())["digest"])
+            return _known(folder, known) or _publish(folder, known)
     except (OSError, subprocess.SubprocessError) as error:
         raise BoxFault(f"the box image could not be built below {folder}: {_first(error)}") from error
 
@@ -164,20 +161,31 @@ def _image(folder: Path, digest: str) -> Image:
     return Image(digest=digest, root=folder / digest.removeprefix("sha256:"))
 
 
-def _publish(folder: Path, known: Path) -> None:
+def _known(folder: Path, known: Path) -> Image | None:
+    """What was made before; None also where a power cut, or somebody, has left only a part of it."""
+    try:
+        image = _image(folder, json.loads(known.read_text())["digest"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return image if _DIGEST.fullmatch(image.root.name) and image.root.is_dir() else None
+
+
+def _publish(folder: Path, known: Path) -> Image:
     _sweep(folder)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     try:
         _populate(building)
         digest = _digest(building)
         target = folder / digest
-        if target.exists():
+        if target.exists() and _digest(target) == digest:
             shutil.rmtree(building)
         else:
+            shutil.rmtree(target, ignore_errors=True)  # of an image that is damaged
             os.rename(building, target)
         partial = known.with_suffix(".partial")
         partial.write_text(json.dumps({"digest": f"sha256:{digest}"}))
         os.rename(partial, known)
+        return _image(folder, f"sha256:{digest}")
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
