@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -108,6 +109,12 @@ class Image(msgspec.Struct, frozen=True):
     root: Path
 
 
+class _Note(msgspec.Struct):
+    """What some inputs gave."""
+
+    digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+
 def ensure_image(folder: Path) -> Image:
     """The image of the running interpreter, built below `folder` if it does not exist yet (a few seconds, once).
 
@@ -164,10 +171,11 @@ def _image(folder: Path, digest: str) -> Image:
 def _known(folder: Path, known: Path) -> Image | None:
     """What was made before; None also where a power cut, or somebody, has left only a part of it."""
     try:
-        image = _image(folder, json.loads(known.read_text())["digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        note = msgspec.json.decode(known.read_bytes(), type=_Note)
+        image = _image(folder, note.digest)
+        return image if (image.root / PYTHON.lstrip("/")).stat().st_size else None
+    except (FileNotFoundError, msgspec.DecodeError):
         return None
-    return image if _DIGEST.fullmatch(image.root.name) and image.root.is_dir() else None
 
 
 def _publish(folder: Path, known: Path) -> Image:
@@ -183,9 +191,10 @@ def _publish(folder: Path, known: Path) -> Image:
             shutil.rmtree(target, ignore_errors=True)  # of an image that is damaged
             os.rename(building, target)
         partial = known.with_suffix(".partial")
-        partial.write_text(json.dumps({"digest": f"sha256:{digest}"}))
+        note = _Note(f"sha256:{digest}")
+        partial.write_bytes(msgspec.json.encode(note))
         os.rename(partial, known)
-        return _image(folder, f"sha256:{digest}")
+        return _image(folder, note.digest)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
