@@ -34,6 +34,7 @@ from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Language, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
+from belljar.paths import whole
 from belljar.policy import load, presets
 from belljar.policy.locate import locate
 from belljar.state import State
@@ -266,7 +267,7 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     named, config_origin = config, "--config"
     if config is None and not (folder is not None and os.path.lexists(folder / CONFIG_FILE)):
         named, config_origin = environ.get("BELLJAR_CONFIG") or None, "$BELLJAR_CONFIG"
-    found = None if named is None else read_config(Path(named).expanduser().absolute())
+    found = None if named is None else read_config(whole(named))
     place, folder_origin = _folder(state, found, environ)
     beside = place.root / CONFIG_FILE
     if found is None and os.path.lexists(beside):
@@ -414,11 +415,11 @@ class _Reader:
         state = read.state
         if state.journal is not None and state.journal_env is not None:
             self._refuse(("state", "journal_env"), "there is a journal too; keep one of the two")
-        if state.journal is not None and "://" not in state.journal:
-            self._refuse(("state", "journal"), "this is no URL; write postgresql://user@host/database")
+        if state.journal is not None and not state.journal.startswith(("postgresql://", "postgres://")):
+            self._refuse(("state", "journal"), "this is no URL of a journal; write postgresql://user@host/database")
         return Config(
             file=self._file,
-            folder=None if state.folder is None else self._file.parent / Path(state.folder).expanduser(),
+            folder=self._folder(state.folder),
             journal=state.journal,
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
@@ -428,6 +429,12 @@ class _Reader:
             telemetry=self._telemetry(read.telemetry),
             contents_bytes_max=self._size(read.audit.contents_max, ("audit", "contents_max")),
         )
+
+    def _folder(self, text: str | None) -> Path | None:
+        try:
+            return None if text is None else whole(text, self._file.parent)
+        except InvalidInput as error:
+            self._refuse(("state", "folder"), str(error))
 
     def _service(self, table: ServiceTable) -> ServiceTable:
         for key in _PARSED:
@@ -620,7 +627,7 @@ def _text(file: Path) -> str:
             data = opened.read(_FILE_BYTES_MAX + 1)
         if len(data) > _FILE_BYTES_MAX:
             raise InvalidInput(f"{file} is too large for a configuration; name the right file", code="config.invalid")
-        return data.decode()
+        return data.decode("utf-8-sig")  # some editors write a byte order mark
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
         raise InvalidInput(
             f"{glyphs(str(file))} cannot be read ({type(error).__name__}); name a readable UTF-8 file",

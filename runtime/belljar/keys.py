@@ -29,6 +29,7 @@ from typing import Final, Self
 
 from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable
+from belljar.paths import whole
 
 __all__ = ["SECRET_BYTES", "Keys"]
 
@@ -52,7 +53,7 @@ class Keys:
     def at(cls, environ: Mapping[str, str]) -> Self:
         """The folder that the environment names; where it has no `HOME`, that of the user of this process."""
         config = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME') or _home()}/.config"
-        return cls(Path(environ.get("BELLJAR_KEYS") or f"{config}/belljar/keys").expanduser().absolute())
+        return cls(whole(environ.get("BELLJAR_KEYS") or f"{config}/belljar/keys"))
 
     def secret(self, name: str) -> bytes:
         """The key of this name: `SECRET_BYTES` random bytes, made when they are first asked for."""

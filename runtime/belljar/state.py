@@ -12,6 +12,7 @@ from typing import Self
 import msgspec
 
 from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.paths import whole
 
 __all__ = ["State"]
 
@@ -29,13 +30,13 @@ class State(msgspec.Struct, frozen=True):
         Where its journal is, `config` decides.
 
         Raises:
-            InvalidInput: `state.path`: it is not valid UTF-8, so no document could name it.
+            InvalidInput: `state.path`: it is not valid UTF-8, so no document could name it. `path.invalid`.
         """
         if root is None:
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        folder = Path(root).expanduser().absolute()
+        folder = whole(root)
         try:
             str(folder).encode()
         except UnicodeEncodeError:

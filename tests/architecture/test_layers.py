@@ -39,7 +39,7 @@ LEVELS = [
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
-    {"protocol", "glyphs", "fitting", "durable"},
+    {"protocol", "glyphs", "fitting", "durable", "paths"},
     {"identity"},
     {"errors"},
 ]
@@ -58,10 +58,11 @@ NARROWER = {
     "search": {"errors", "spans", "tasks", "context", "attribution"},
     "models": {"errors", "glyphs", "heavy"},
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
-    "state": {"errors"},
+    "state": {"errors", "paths"},
     "bounds": {"errors", "ledger", "units"},
     "config": {
         *("errors", "glyphs", "identity", "ledger", "audit", "policy", "state", "bounds", "access", "units", "fitting"),
+        "paths",
     },
     "hooks": {"errors", "identity", "tasks", "journal", "keys", "audit", "ledger", "access", "quotas"},
     "access": {"errors", "glyphs", "identity", "journal", "audit", "keys"},
@@ -73,12 +74,13 @@ NARROWER = {
     "glyphs": set(),
     "fitting": set(),
     "durable": set(),
+    "paths": {"errors"},
     "spans": set(),
     "heavy": set(),
     "tasks": set(),
     "processes": set(),
     "owners": {"errors"},
-    "keys": {"errors", "durable"},
+    "keys": {"errors", "durable", "paths"},
 }
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}

@@ -284,6 +284,19 @@ def test_a_state_folder_that_cannot_be_made(jar: Jar) -> None:
     refused(jar.exec("print(1)", "--state", "/proc/1/below"), 8, "/proc/1/below", "cannot be created", "--state")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("audit", "ls"), ("quota", "show"), ("key", "ls"), ("config", "show"), ("state", "check"), ("image", "ls")],
+)
+def test_a_state_folder_that_cannot_be_looked_into(jar: Jar, words: tuple[str, ...]) -> None:
+    refused(jar(*words, "--state", f"{jar.work}/{'x' * 300}"), 8, "cannot be looked into (File name too long)")
+
+
+def test_a_context_whose_name_is_longer_than_any_file_s(jar: Jar) -> None:
+    program = jar.file("program.py", PROGRAM)
+    refused(jar("exec", program, "--context", f"a={'x' * 300}"), 2, "File name too long")
+
+
 def test_a_log_that_is_something_else_is_left_alone(jar: Jar) -> None:
     other = jar.work / "other"
     other.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -69,6 +70,30 @@ def test_ctrl_c_cancels_the_question_and_not_the_session(jar: Jar) -> None:
     assert "the question was cancelled; the session goes on" in told
     assert "1 turns, 1 calls, 0.0000 USD" in told
     assert [record.data["status"] for record in jar.records("run.finished")] == ["ok"]
+
+
+def test_an_answer_that_cannot_be_written_is_kept(jar: Jar) -> None:
+    jar.file("turns.toml", TURNS)
+    jar.file("text.txt", "abc")
+    questions = jar.file("questions", "How long?\nHow long?\n")
+    shell = ("sh", "-c", f'exec "$0" "$@" < {questions} > /dev/full')
+    outcome = jar("chat", "--context", "text.txt", "--model", "scripted:turns.toml", "--quiet", before=shell)
+    (kept,) = (jar.at / "results").glob("*-answer.json")
+    assert (outcome.code, json.loads(kept.read_text())["answer"]) == (10, 3)
+    assert outcome.stderr == (
+        f"belljar: output: stdout cannot be written (No space left on device): the answer is in {kept}\n"
+    )
+    (finished,) = jar.records("run.finished")
+    assert kept.name == f"{finished.run}-answer.json"
+
+
+def test_a_stdin_that_cannot_be_read_is_told(jar: Jar) -> None:
+    jar.file("turns.toml", TURNS)
+    jar.file("text.txt", "abc")
+    shell = ("sh", "-c", 'exec "$0" "$@" 0> written')
+    outcome = jar("chat", "--context", "text.txt", "--model", "scripted:turns.toml", "--quiet", before=shell)
+    assert (outcome.code, outcome.stderr.count("\n")) == (2, 1)
+    assert "stdin cannot be read (Bad file descriptor)" in outcome.complaint
 
 
 def test_the_end_of_a_pipe_ends_the_session(jar: Jar) -> None:

@@ -162,6 +162,28 @@ def test_no_file_takes_the_number_of_a_closed_stream(jar: Jar) -> None:
     assert (closed.code, closed.stdout, closed.stderr) == (0, "seen\n", "")
 
 
+def test_a_closed_stdin_is_an_empty_one(jar: Jar) -> None:
+    program = jar.file("program.py", "print('seen')")
+    for words in (("exec", program, "--context", "-"), ("context", "add", "-"), ("exec", "-", "--context", "-")):
+        closed = jar(*words, before=to("<&-"))
+        assert (closed.code, closed.stderr.count("\n")) == (2, 1)
+        assert "the input is empty" in closed.complaint
+    closed = jar("chat", "--context", program, "--model", model(jar), "--quiet", before=to("<&-"))
+    assert (closed.code, closed.stderr) == (0, "")
+
+
+def test_what_is_printed_to_a_closed_stdout_is_not_there(jar: Jar) -> None:
+    run = jar.exec_json("print(1)")[1]["run"]
+    for words in (
+        ("policy", "show"),
+        ("audit", "show", run),
+        ("audit", "export", run, "--format", "html"),
+        ("audit", "ls"),
+    ):
+        closed = jar(*words, before=to(">&-"))
+        assert (closed.code, closed.stderr) == (0, "")
+
+
 # -------------------------------------------------------------------------------------------- what a run met, and took
 
 

@@ -246,6 +246,8 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     shown_code = jar("audit", "content", run, code, env=extra)
     assert (shown_code.code, "looking at" in shown_code.stdout) == (0, True)
     assert jar("audit", "content", run, code, "--json", env=extra).document["text"] == shown_code.stdout
+    closed = jar("audit", "content", run, code, env=extra, before=("sh", "-c", 'exec "$0" "$@" >&-'))
+    assert (closed.code, closed.stderr) == (0, "")
     for wrong in (code[:-1], "0" * 64):
         answer = jar("audit", "content", run, wrong, env=extra)
         assert (answer.code, "no record of" in answer.stderr) == (2, True)

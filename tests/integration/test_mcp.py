@@ -722,6 +722,36 @@ def test_the_end_of_stdin_and_a_signal_end_the_runs_under_way(jar: Jar) -> None:
     assert [record.data["status"] for record in jar.records("run.finished")] == ["killed", "killed"]
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_a_client_that_reads_no_more_is_the_end_of_the_session(jar: Jar, full: bool) -> None:
+    """And ends its runs. Stdin stays open."""
+
+    async def work() -> tuple[int, bytes]:
+        read, gone = os.pipe()
+        os.close(read)
+        stdout = os.open("/dev/full", os.O_WRONLY) if full else gone
+        process = await asyncio.create_subprocess_exec(
+            BELLJAR, "mcp", stdin=-1, stdout=stdout, stderr=-1, env=jar.environ(), cwd=jar.work
+        )
+        os.close(gone)
+        if full:
+            os.close(stdout)
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        told = await process.stderr.read()
+        return await process.wait(), told
+
+    code, told = drive(work())
+    assert code == 10
+    assert told == (
+        b"belljar: output: stdout cannot be written (No space left on device): free some space, or redirect it "
+        b"elsewhere\n"
+        if full
+        else b""
+    )
+
+
 def test_what_somebody_prints_goes_to_stderr_and_not_among_the_messages() -> None:
     code = (
         "import os, subprocess, sys; from belljar.cli.mcp import _streams, _write\n"

@@ -166,6 +166,7 @@ def test_a_ledger_that_does_not_add_up_is_told_with_9(jar: Jar, context: Path) -
         (["set", "acme", "--calls", "5/week"], "per minute, hour, day, month or total, or unlimited/day"),
         (["set", "acme", "--cost", "5EUR/day"], "use one such as 10USD/day"),
         (["set", "acme", "--read", "5/day"], "use one such as 10GiB/day"),
+        (["set", "acme", "--calls", "5/day", "--calls", "6/day"], "there are two limits of calls for day; keep one"),
         (["set", "Acme", "--calls", "5/day"], "'Acme' is not a valid tenant name"),
         (["show", "a//b"], "'a//b' is not a valid tenant name"),
         (["show"], "there is no ledger in"),

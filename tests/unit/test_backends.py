@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from belljar.errors import InvalidInput
+from belljar.errors import BoxFault, InvalidInput
 from belljar.sandbox import Backend, BackendSite, open_backend, register_backend
+from belljar.sandbox.image import Image
+from tests.waiting import PATIENCE_S
 
 
 class Nothing:
@@ -51,3 +54,24 @@ def test_a_name_that_nobody_registered_is_refused_with_those_that_there_are(tmp_
     with pytest.raises(InvalidInput, match="there are docker, gvisor, jail") as unknown:
         opening("tests.of-nobody", tmp_path)
     assert unknown.value.code == "backend.unknown"
+
+
+def test_nobody_leaves_an_image_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def make(_: Path) -> Image:
+        begun.set()
+        assert may_end.wait(PATIENCE_S)
+        raise BoxFault("it was made to its end")
+
+    async def cancel() -> None:
+        making = asyncio.create_task(BackendSite(tmp_path, {}).image())
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        making.cancel()
+        await asyncio.wait([making], timeout=0.1)
+        may_end.set()
+        await making
+
+    monkeypatch.setattr("belljar.sandbox.registry.ensure_image", make)
+    with pytest.raises(BoxFault, match="to its end"):
+        asyncio.run(cancel())

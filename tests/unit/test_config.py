@@ -93,7 +93,10 @@ def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -
         ("schema = 1\n[stat]\n", 2, "stat: there is no such key; write one of schema, state, tenants"),
         ("schema = 1\n[state]\nurl = 'x'\n", 3, "state.url: there is no such key; write one of folder, journal,"),
         ("schema = 1\n[state]\nfolder = 1\n", 3, "state.folder: expected str"),
-        ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL; write postgresql://"),
+        ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL of a journal; write postg"),
+        ("schema = 1\n[state]\njournal = 'mysql://h/x'\n", 3, "state.journal: this is no URL of a journal; write"),
+        ("schema = 1\n[state]\nfolder = '~nobody-here/x'\n", 3, "state.folder: the path '~nobody-here/x' begins with"),
+        ('schema = 1\n[state]\nfolder = "a\\u0000"\n', 3, "state.folder: the path 'a\\x00' has a null character; name"),
         ("schema = 1\n[state]\njournal = 'a://b'\njournal_env = 'C'\n", 4, "state.journal_env: there is a journal too"),
         ("schema = 1\n[audit]\ncontents_max = 5\n", 3, "audit.contents_max: expected str"),
         ("schema = 1\n[audit]\ncontents_max = '5GB'\n", 3, 'audit.contents_max: "5GB" is not a valid size; use'),
@@ -149,6 +152,18 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place(file: Path, text: str,
     assert refused.value.code == "config.invalid"
     assert str(refused.value).startswith(f"{file}{'' if line is None else f':{line}'}: {words}")
     assert "\n" not in str(refused.value)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_file(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())
+    assert read_config(file).tenants == read_config(written(file, WHOLE)).tenants
+
+
+@pytest.mark.parametrize("variable", ["BELLJAR_CONFIG", "BELLJAR_HOME", "XDG_STATE_HOME", "HOME"])
+def test_the_home_folder_of_nobody_is_told(variable: str) -> None:
+    with pytest.raises(InvalidInput, match="begins with the home folder of a user that there is not") as refused:
+        settings(None, None, {variable: "~nobody-here/x"})
+    assert refused.value.code == "path.invalid"
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
@@ -260,8 +275,8 @@ def test_who_names_a_folder_means_what_is_in_it(tmp_path: Path) -> None:
     assert told() == (None, "the state folder", "$BELLJAR_CONFIG")
     assert settings(folder, None, environ).state.journal == folder / "audit.db"
     assert told(named) == ("postgresql://u:p@there/x", f"{named}, state.journal", "--config")
-    own = written(folder / "belljar.toml", "schema = 1\n[state]\njournal = 'c://d'\n")
-    assert told() == ("c://d", f"{own}, state.journal", "the state folder")
+    own = written(folder / "belljar.toml", "schema = 1\n[state]\njournal = 'postgresql://c/d'\n")
+    assert told() == ("postgresql://c/d", f"{own}, state.journal", "the state folder")
 
 
 def test_without_a_file_all_is_as_ever(tmp_path: Path) -> None:
@@ -279,9 +294,9 @@ def test_how_much_may_be_kept_counts_where_the_file_does(file: Path) -> None:
 
 
 def test_a_file_in_the_state_folder_is_found_there_and_cannot_lead_elsewhere(file: Path) -> None:
-    written(file, "schema = 1\n[state]\njournal = 'a://b'\n")
+    written(file, "schema = 1\n[state]\njournal = 'postgresql://a/b'\n")
     found = settings(file.parent, None, {})
-    assert (found.state.url, found.origins["config"]) == ("a://b", "the state folder")
+    assert (found.state.url, found.origins["config"]) == ("postgresql://a/b", "the state folder")
     written(file, "schema = 1\n[state]\nfolder = 'elsewhere'\n")
     with pytest.raises(InvalidInput, match=r"state\.folder cannot be set in the file that was found"):
         settings(file.parent, None, {})

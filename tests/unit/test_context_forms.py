@@ -114,7 +114,8 @@ def test_many_lines_across_blocks(store: ContextStore, tmp_path: Path) -> None:
     [
         (b'{"a": 1}\n{"a": \n', "line 2 of "),
         (b"[NaN]\n", "a number that JSON does not have"),
-        (b"[" * 100_000, "line 1 of "),
+        (b"[" * 100_000, "is nested too deeply; correct it"),
+        (b"1\n" + b"9" * 5000, "has a number of too many digits; correct it"),
         (b"\n \n", "has no text in it"),
         (b'"\\ud800"\n', "lone surrogate"),
     ],

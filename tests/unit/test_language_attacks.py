@@ -28,6 +28,10 @@ OBJECT = "from concurrent.futures import Future\nother = Future()\n"
 HIDDEN = (
     "import threading\nfrom abc import ABC\nfrom dataclasses import dataclass\nt = threading.Thread(target=print)\n"
 )
+SPY = (
+    "from dataclasses import dataclass, field\n"
+    "class Spy:\n    def __eq__(self, other): leak(other('{0.__class__}', 1))\n"
+)
 LEAVING = """
 def leave(*given):
     leak(given[-1])
@@ -57,6 +61,15 @@ METHODS_ON_OTHERS = {
     "a state that is set half": OBJECT + "import random\ntry: random.Random.setstate(other, (3, 0, 'planted'))\n"
     "except TypeError: pass\nleak(other.gauss_next)",
     "type by copying a class": "from collections import Counter\nleak(Counter.copy(int))",
+    "the metaclass of a class that counts as a number": "import abc, statistics\nclass V:\n"
+    "    def __radd__(self, other): return self\n    def __truediv__(self, other): return abc.ABC\n"
+    "    def is_finite(self): return False\nclass C: as_integer_ratio = staticmethod(lambda: (V(), None))\n"
+    "made = statistics.mean([C])('X', (), {'__getattr__': lambda self, name: name})\nleak(made().anything)",
+    "the metaclass of a difference": "import abc, statistics\nclass V:\n"
+    "    def __radd__(self, other): return self\n    def __truediv__(self, other): return abc.ABC\n"
+    "    def is_finite(self): return False\nclass C: as_integer_ratio = staticmethod(lambda: (V(), None))\n"
+    "class D:\n    def __mul__(self, other): return C\nclass N:\n    def __sub__(self, other): return D()\n"
+    "leak(statistics.pvariance([N()], 1)('X', (), {}))",
     "an inner function of a template": "import string\nclass P:\n    def sub(self, function, text): leak(function)\n"
     "class T:\n    template = ''\n    pattern = P()\nstring.Template.substitute(T())",
     "an executor's work item": "from concurrent.futures import ThreadPoolExecutor\nimport threading\nclass Q:\n"
@@ -122,6 +135,20 @@ GENERATED_METHODS = {
     "from dataclasses import dataclass, field, replace\nf = field(default=None)\n@dataclass\nclass A(Counter):\n"
     "    x: object = f\n    def __init__(self, **k): leak(k.get('_keep_positive'))\n"
     "@dataclass\nclass B: _keep_positive: object = f\nreplace(A())",
+    "a default that is a library's method": "from collections import Counter\nfrom dataclasses import dataclass\n"
+    "@dataclass\nclass A(Counter):\n    copy: object\nleak(vars(A())['copy'](int))",
+    "a default that is a library's method when its name is bare": "from collections import Counter\n"
+    "from dataclasses import dataclass\ndef bare(cls): del cls.copy\nclass A(Counter):\n"
+    "    a: object = classmethod(property(bare))\n    copy: object = 1\ndataclass(A)\nleak(vars(A())['copy'](int))",
+    "a default that is str.format": "from dataclasses import dataclass, fields\n@dataclass(init=False, repr=False)\n"
+    "class S(str):\n    format: object\nleak(fields(S)[0].default('{0.__class__}', 1))",
+    "str.format where the field is missing": SPY + "@dataclass(init=False)\nclass S(str):\n    format: object = 1\n"
+    "del S.format\na, b = S('{0.__class__}'), S()\nb.format = Spy()\na == b",
+    "str.format from another base": SPY + "@dataclass(init=False)\nclass P:\n    format: object\n"
+    "class S(P, str): pass\na, b = S('{0.__class__}'), S()\nb.format = Spy()\na == b",
+    "str.format by a shared field": SPY + "f = field(default=1)\n@dataclass(eq=False)\nclass A:\n"
+    "    x: object = f\n@dataclass\nclass B: format: object = f\n@dataclass(init=False)\nclass S(A, str): pass\n"
+    "a, b = S('{0.__class__}'), S()\nb.format = Spy()\na == b",
     "a slot by an enumeration's member": "from enum import Enum\nnames = []\nclass E(Enum):\n    __slots__ = names\n"
     "    def __new__(cls, value):\n        names.append('__getattr__')\n        return object.__new__(cls)\n    A = 1\n"
     "leak(E.__slots__) if '__getattr__' in E.__slots__ else None",
@@ -154,6 +181,8 @@ INSIDES = {
     "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
     "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
     "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
+    "a table of addresses": "from urllib.parse import urlsplit\nclass G:\n"
+    "    def __hash__(self): leak('asked by the table')\nurlsplit('a', '', G())",
     "a table of dates": "import datetime\nclass S(str):\n    def __hash__(self): leak('asked by the table')\n"
     "datetime.datetime.strptime('2020', S('%Y'))",
     "a table of dates by another name": "import time\nclass S(str):\n"
@@ -294,8 +323,12 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "assert time.strptime('2020', '%Y').tm_year == 2020",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
+        "from decimal import Decimal\nfrom statistics import harmonic_mean, mean, pvariance, variance\n"
+        "class I(int): pass\nassert mean(x for x in [I(1), 2]) == 1.5 and mean([Decimal(1)]) == Decimal(1)\n"
+        "assert harmonic_mean([40, 60], weights=[5, 30]) == 56 and pvariance({1: 0, 3: 0}, mu=2) == 1\n"
+        "assert variance([True, False], None) == 0.5",
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)

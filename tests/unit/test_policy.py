@@ -901,6 +901,25 @@ def test_every_key_and_item_of_a_toml_text_is_located(statements: list[str], bet
             assert key in text.split("\n")[line - 1]
 
 
+def test_no_line_is_counted_twice() -> None:
+    counted = []
+
+    class Text(str):
+        def count(self, sub: str, start: Any = 0, end: Any = None) -> int:
+            counted.append(end - start)
+            return super().count(sub, start, end)
+
+    text = Text("".join(f"k{number} = [1,\n2]\n" for number in range(1000)))
+    assert locate(text)["k999", 1] == 2000
+    assert sum(counted) <= len(text)
+
+
+def test_a_byte_order_mark_is_not_part_of_a_policy(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b'\xef\xbb\xbfschema = 1\nname = "mine"\nextends = "standard"\n')
+    assert policy.load(file).name == "mine"
+
+
 def test_both_ends_of_every_range_can_be_written() -> None:
     for table in ("limits", "wire", "context", "models"):
         for key in tomllib.loads(preset_text("standard"))[table]:

@@ -46,6 +46,16 @@ def test_a_path_that_no_document_could_name_is_refused(tmp_path: Path) -> None:
     assert refused.value.code == "state.path"
 
 
+def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InvalidInput, match="'state' is relative to a working folder that has been removed; change"):
+        State.at("state", {})
+    assert State.at("/state", {}).root == Path("/state")
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [

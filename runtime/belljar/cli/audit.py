@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,7 +36,7 @@ from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
 from belljar.cli import options, proving
 from belljar.cli.contents import content, erase_, prune
 from belljar.cli.logged import may_be_unlogged, note_read, run_id
-from belljar.cli.output import counted, emit, flush, printable, say, tell
+from belljar.cli.output import counted, emit, flush, is_terminal, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.exporting import FORMATS, Format, exported, open_kept
 from belljar.identity import BACKENDS, Tenant
@@ -224,7 +223,7 @@ def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
 
 def _width() -> int:
     """Of the terminal; what goes elsewhere is as wide as is well read."""
-    return shutil.get_terminal_size((_COLUMNS, 0)).columns if sys.stdout.isatty() else _COLUMNS
+    return shutil.get_terminal_size((_COLUMNS, 0)).columns if is_terminal() else _COLUMNS
 
 
 @audit.command()

@@ -21,7 +21,7 @@ import msgspec
 from belljar.bench import multihop, niah, oolong, pairs, repository
 from belljar.bench.cases import Case
 from belljar.cli import options
-from belljar.cli.delivery import as_text, keep_table, require_stdout
+from belljar.cli.delivery import as_text, keep, require_stdout
 from belljar.cli.loop import run_async
 from belljar.cli.output import (
     EXIT_OUTPUT,
@@ -118,7 +118,7 @@ def bench(task: str, tokens: int, seed: int, chosen: tuple[str, ...], **rest: An
         emit(table) if rest["as_json"] else _print(table)
         flush()
     except OutputFailed as failure:
-        keep_table(f"bench-{rows[0].run}", table, failure, options.place(rest["state"]).state)
+        keep(f"bench-{rows[0].run}", table, failure, options.place(rest["state"]).state, what="the table")
         return EXIT_OUTPUT
     return code
 

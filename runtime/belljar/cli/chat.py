@@ -17,10 +17,10 @@ from typing import Any, Final
 import click
 
 from belljar.cli import options
-from belljar.cli.delivery import as_text, require_stdout
+from belljar.cli.delivery import as_text, keep, require_stdout
 from belljar.cli.lines import Lines
 from belljar.cli.loop import run_async
-from belljar.cli.output import complain, exit_code, show, tell
+from belljar.cli.output import EXIT_OUTPUT, OutputFailed, complain, exit_code, show, tell
 from belljar.cli.run import DEFAULT_MODEL, contexts, in_runtime
 from belljar.cli.run import sources as sources_option
 from belljar.engine import AskResult
@@ -56,14 +56,18 @@ def chat(sources: tuple[str, ...], model: str, sub_model: str | None, **rest: An
             **contexts(runtime, sources, rest), root_model=model, sub_model=sub_model, tenant=rest["tenant"]
         )
         async with opened as session:
-            await _converse(session, quiet=rest["quiet"])
+            lost = await _converse(session, quiet=rest["quiet"])
         assert session.result is not None, "the session is closed"
-        return exit_code(session.result)
+        if lost is None:
+            return exit_code(session.result)
+        keep(f"{session.result.run}-answer", *lost, options.place(rest["state"]).state, what="the answer")
+        return EXIT_OUTPUT
 
     return run_async(in_runtime(rest, work))
 
 
-async def _converse(session: Session, *, quiet: bool) -> None:
+async def _converse(session: Session, *, quiet: bool) -> tuple[AskResult, OutputFailed] | None:
+    """Until the end of stdin, or an answer that could not be written, which is returned."""
     too_long = InvalidInput(
         f"a question of over {_LINE_BYTES_MAX} bytes is too long: give the long part with --context",
         code="question.too_long",
@@ -75,7 +79,7 @@ async def _converse(session: Session, *, quiet: bool) -> None:
             show("> ", file=sys.stderr)
         line = await lines.next()
         if line is None:
-            return
+            return None
         question = line.decode("utf-8", "replace").strip()
         if not question:
             continue
@@ -83,7 +87,10 @@ async def _converse(session: Session, *, quiet: bool) -> None:
         if result is None:
             tell("the question was cancelled; the session goes on")
             continue
-        _print(result, quiet=quiet)
+        try:
+            _print(result, quiet=quiet)
+        except OutputFailed as failure:
+            return result, failure
 
 
 async def _ask(session: Session, question: str) -> AskResult | None:

@@ -20,7 +20,7 @@ from belljar.cli import options
 from belljar.cli.files import write_private
 from belljar.cli.logged import check_run, may_be_unlogged, note_read, run_id
 from belljar.cli.loop import run_async
-from belljar.cli.output import counted, emit, printable, say, tell
+from belljar.cli.output import counted, emit, is_terminal, printable, put, say, tell
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import Journal, opened_journal
 from belljar.keys import Keys
@@ -70,11 +70,11 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
         emit({"run": run, "name": name, "bytes": len(data), **text})
     elif output is not None:
         return
-    elif sys.stdout.isatty():
+    elif is_terminal():
         for line in data.decode("utf-8", "replace").split("\n"):
             say(printable(line))
     else:
-        sys.stdout.buffer.write(data)
+        put([data])
 
 
 @click.command("erase")

@@ -20,7 +20,7 @@ from belljar.engine import AskResult, Result
 from belljar.errors import InvalidInput
 from belljar.state import State
 
-__all__ = ["as_text", "deliver", "keep_table", "require_stdout"]
+__all__ = ["as_text", "deliver", "keep", "require_stdout"]
 
 
 class _NoStdout(InvalidInput):
@@ -77,14 +77,14 @@ def _keep(result: Result, failure: OutputFailed, state: State) -> None:
         show(f"{as_text(result)}\n", file=sys.stderr)
 
 
-def keep_table(name: str, table: msgspec.Struct, failure: OutputFailed, state: State) -> None:
-    """The same for what several runs have paid for; where nothing can be kept it goes to stderr."""
-    path, error = _kept(f"{name}.json", document_of(table), state)
+def keep(name: str, document: msgspec.Struct, failure: OutputFailed, state: State, *, what: str) -> None:
+    """The same for what is no run's result, but paid for; where nothing can be kept it goes to stderr."""
+    path, error = _kept(f"{name}.json", document_of(document), state)
     if error is None:
-        tell(f"output: {failure}: the table is in {path}")
+        tell(f"output: {failure}: {what} is in {path}")
         return
-    tell(f"output: {failure}, nor can {path} ({error.strerror}): the table follows")
-    show(f"{document_of(table)}\n", file=sys.stderr)
+    tell(f"output: {failure}, nor can {path} ({error.strerror}): {what} follows")
+    show(f"{document_of(document)}\n", file=sys.stderr)
 
 
 def _kept(name: str, document: str, state: State) -> tuple[Path, OSError | None]:

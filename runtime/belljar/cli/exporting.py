@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from belljar.audit.export.otel import send
 from belljar.cli.files import write_private
-from belljar.cli.output import tell
+from belljar.cli.output import put, tell
 
 __all__ = ["deliver"]
 
@@ -24,9 +23,6 @@ def deliver(pieces: Iterable[bytes], file: Path | None, endpoint: str | None) ->
         tell(f"the collector took all {send(endpoint, pieces)} batches")
         return
     if file is None:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-        return
-    write_private(file, pieces)
+        put(pieces)
+    else:
+        write_private(file, pieces)

@@ -11,6 +11,7 @@ from belljar.cli import options
 from belljar.cli.output import emit, say
 from belljar.config import CONFIG_FILE
 from belljar.errors import InvalidInput
+from belljar.paths import whole
 from belljar.state import State
 
 __all__ = ["TEMPLATE", "init"]
@@ -108,7 +109,7 @@ def init(file: Path | None, state: Path | str | None, as_json: bool) -> None:
         raise InvalidInput("the file is named twice; name it, or give it as --config", code="usage")
     file = file or options.config_file()
     folder = state if isinstance(state, Path) else None
-    place = State.at(folder, os.environ).root / CONFIG_FILE if file is None else file.expanduser().absolute()
+    place = State.at(folder, os.environ).root / CONFIG_FILE if file is None else whole(file)
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with place.open("x", encoding="utf-8") as made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Final
 
@@ -27,18 +28,25 @@ class Lines:
         self._fd = fd
         self._data = bytearray()
         self._searched = 0
+        self._ready = asyncio.Event()
+        self._ended = False
+
+    def end(self) -> None:
+        """Read no more; whoever waits for a line finds the end."""
+        self._ended = True
+        self._ready.set()
 
     async def next(self) -> bytes | None:
         """The next line without its end; None at the end.
 
         Raises:
-            InvalidInput: it is too long.
+            InvalidInput: it is too long, or cannot be read.
         """
         while (end := self._data.find(b"\n", self._searched)) < 0:
             if len(self._data) > self._bytes_max:
                 raise self._refusal
             self._searched = len(self._data)
-            if not (more := await _read(self._fd)):
+            if not (more := await self._read()):
                 rest, self._searched = bytes(self._data), 0
                 self._data.clear()
                 return rest or None
@@ -48,16 +56,19 @@ class Lines:
         self._searched = 0
         return line
 
-
-async def _read(fd: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(fd, ready.set)
-    except PermissionError:  # a file, which is always ready
-        return os.read(fd, _READ_BYTES)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
-    return os.read(fd, _READ_BYTES)
+    async def _read(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            with contextlib.suppress(PermissionError):  # a file, which is always ready
+                loop.add_reader(self._fd, self._ready.set)
+                try:
+                    await self._ready.wait()
+                finally:
+                    loop.remove_reader(self._fd)
+                if not self._ended:
+                    self._ready.clear()
+            return b"" if self._ended else os.read(self._fd, _READ_BYTES)
+        except OSError as error:
+            raise InvalidInput(
+                f"stdin cannot be read ({error.strerror}): redirect a file or a pipe to it", code="input.unreadable"
+            ) from error

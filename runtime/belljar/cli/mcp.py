@@ -4,14 +4,16 @@ Stdout carries the protocol and nothing else. So before anything is opened the t
 descriptor 1, here or in a process started from here, prints to stderr, and what reads descriptor 0 finds its end.
 
 The runs are ordered at a desk of this process, with little room: the tools work as those of a service do. The end of
-stdin is the end of the session; so is a signal. Either way the runs under way are ended first, as Ctrl-C ends them, and
-are in the log.
+stdin is the end of the session; so is a signal, and a stdout that can no longer be written. In each case the runs under
+way are ended first, as Ctrl-C ends them, and are in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +22,7 @@ import click
 from belljar.cli import options
 from belljar.cli.lines import Lines
 from belljar.cli.loop import run_async
+from belljar.cli.output import OutputFailed
 from belljar.errors import InvalidInput
 from belljar.host import Host
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, Tenant
@@ -93,6 +96,8 @@ def mcp(models: tuple[str, ...], state: Any, tenant: str, **rest: Any) -> None:
                 await server.run(read, write, server.create_initialization_options())
             finally:
                 await service.aclose()
+        if write.failure is not None:
+            raise OutputFailed(write.failure)
 
     run_async(serve(), closed="the runs under way were ended, and are in the log")
 
@@ -113,7 +118,8 @@ def _streams() -> tuple[_Read, _Write]:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    return _Read(stdin), _Write(stdout)
+    read = _Read(stdin)
+    return read, _Write(stdout, read.end)
 
 
 class _Stream:
@@ -141,6 +147,10 @@ class _Read(_Stream):
         )
         self._lines = Lines(_MESSAGE_BYTES_MAX, too_long, fd=fd)
 
+    def end(self) -> None:
+        """The session is over."""
+        self._lines.end()
+
     async def receive(self) -> Any:
         from mcp.shared.message import SessionMessage
         from mcp.types import jsonrpc_message_adapter
@@ -161,17 +171,31 @@ class _Read(_Stream):
 
 
 class _Write(_Stream):
-    def __init__(self, fd: int) -> None:
+    """Messages, a line each, until one cannot be written: the client has gone, which is the end of the session."""
+
+    failure: OSError | None = None
+
+    def __init__(self, fd: int, end: Callable[[], None]) -> None:
         self._fd = fd
+        self._end = end
         self._turn = asyncio.Lock()
 
     async def send(self, item: Any, /) -> None:
         line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         async with self._turn:
-            await asyncio.to_thread(_write, self._fd, line)
+            if self.failure is not None:
+                return
+            try:
+                await asyncio.to_thread(_write, self._fd, line)
+            except OSError as error:
+                self.failure = error
+                self._end()
 
 
 def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # whoever started us made it so
+            select.select((), (fd,), ())

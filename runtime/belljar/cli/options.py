@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from belljar.config import Settings, settings
-from belljar.errors import InvalidInput
+from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
 __all__ = [
@@ -83,8 +83,19 @@ def place(state: Path | str | None) -> Settings:
 
     Raises:
         InvalidInput: the configuration is not valid.
+        AuditUnavailable: this user cannot even look into the state folder, or the system cannot: its path is too long.
     """
-    return settings(state, config_file(), os.environ)
+    found = settings(state, config_file(), os.environ)
+    try:
+        os.stat(found.state.root / "audit.db")
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # each command says itself what it does without
+    except OSError as error:
+        raise AuditUnavailable(
+            f"the state folder {found.state.root} cannot be looked into ({error.strerror}): correct its permissions, "
+            "or name another with --state or BELLJAR_HOME"
+        ) from error
+    return found
 
 
 def reading(command: F) -> F:

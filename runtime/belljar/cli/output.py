@@ -18,7 +18,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, runtime_checkable
 
 import msgspec
@@ -52,8 +52,10 @@ __all__ = [
     "exit_code",
     "explain",
     "flush",
+    "is_terminal",
     "open_streams",
     "printable",
+    "put",
     "say",
     "show",
     "tell",
@@ -110,7 +112,12 @@ class _Stderr(io.FileIO):
 
 
 def open_streams() -> None:
-    """Set up stdout and stderr as this module needs them. A closed one stays None, and printing to it does nothing."""
+    """Set up stdout and stderr as this module needs them. A closed one stays None, and printing to it does nothing.
+
+    A closed stdin becomes an empty one.
+    """
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BytesIO())
     sys.stdout, sys.stderr = _reopened(sys.stdout, _Stdout), _reopened(sys.stderr, _Stderr)
 
 
@@ -142,6 +149,19 @@ def flush() -> None:
     """
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def is_terminal() -> bool:
+    """Whether stdout is one."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def put(pieces: Iterable[bytes]) -> None:
+    """Write bytes to stdout as they are."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
 
 
 def say(line: str) -> None:
@@ -208,6 +228,8 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
 def show(text: str, *, file: TextIO | None = None) -> None:
     """Write a program's text: to a file or a pipe as it is, to a terminal with control characters shown."""
     stream = sys.stdout if file is None else file
+    if stream is None:
+        return
     stream.write(printable(text) if stream.isatty() else text)
     stream.flush()
 

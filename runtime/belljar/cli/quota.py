@@ -123,7 +123,9 @@ def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bo
     """
     changes: dict[Period, dict[str, int | None]] = {}
     for period, dimension, bound in (bound for bounds in given.values() for bound in bounds):
-        changes.setdefault(period, {})[dimension] = bound
+        if dimension in changes.setdefault(period, {}):
+            raise click.UsageError(f"there are two limits of {_WORDS[dimension]} for {period}; keep one of them")
+        changes[period][dimension] = bound
     if not changes:
         raise click.UsageError("name a limit, such as --cost 50USD/day")
     limits = _write(state, lambda quotas: quotas.change(tenant, changes, by=options.user()))

@@ -144,7 +144,7 @@ def places(sources: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in sources:
         name, named, place = source.partition("=")
-        if not named or os.path.exists(source):
+        if not named or os.path.exists(source):  # unlike a Path's, this takes any text
             name, place = "context", source
         if name in found:
             raise InvalidInput(

@@ -184,11 +184,16 @@ def _json_lines(texts: Iterable[str], label: str) -> Iterator[tuple[str, object]
             try:
                 yield which, json.loads(line)
             except (ValueError, RecursionError) as error:
-                why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
                 raise InvalidInput(
-                    f"{which} is not JSON ({why}); correct it, or take it as a text and not as lines of JSON",
+                    f"{which} {_wrong_with(error)}; correct it, or take it as a text and not as lines of JSON",
                     code="context.not_json",
                 ) from None
+
+
+def _wrong_with(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON ({error.msg})"
+    return "is nested too deeply" if isinstance(error, RecursionError) else "has a number of too many digits"
 
 
 def _lines(texts: Iterable[str], label: str) -> Iterator[str]:

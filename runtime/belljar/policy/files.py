@@ -98,7 +98,7 @@ def _read(path: Path) -> str:
             raise InvalidInput(
                 f"{str(path)!r} is too large to be a policy; name the right file", code="policy.too_large"
             )
-        return data.decode()
+        return data.decode("utf-8-sig")  # some editors write a byte order mark
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
         message = f"{str(path)!r} cannot be read ({type(error).__name__}); write a readable UTF-8 file"
         raise InvalidInput(message, code="policy.unreadable") from error

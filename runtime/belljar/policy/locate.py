@@ -42,6 +42,7 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.counted = (0, 1)
         self.lines: dict[Path, int] = {}
 
     def document(self) -> None:
@@ -67,7 +68,7 @@ class _Scanner:
         while True:
             self.skip(_BLANK)
             path = (*path, self.key_part())
-            self.lines.setdefault(path, self.text.count("\n", 0, self.at) + 1)
+            self.lines.setdefault(path, self.line())
             self.skip(_BLANK)
             if self.peek() != ".":
                 return path
@@ -96,7 +97,7 @@ class _Scanner:
         index = 0
         while self.more("]"):
             here: Path = (*path, index)
-            self.lines.setdefault(here, self.text.count("\n", 0, self.at) + 1)
+            self.lines.setdefault(here, self.line())
             self.value(here)
             index += 1
 
@@ -115,6 +116,12 @@ class _Scanner:
             self.at += 1
             return False
         return True
+
+    def line(self) -> int:
+        """The line at which we are; what was counted before is not counted again."""
+        at, line = self.counted
+        self.counted = (self.at, line + self.text.count("\n", at, self.at))
+        return self.counted[1]
 
     def peek(self) -> str:
         return self.text[self.at : self.at + 1]

@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -108,22 +109,25 @@ class Image(msgspec.Struct, frozen=True):
     root: Path
 
 
+class _Note(msgspec.Struct):
+    """What some inputs gave."""
+
+    digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+
 def ensure_image(folder: Path) -> Image:
     """The image of the running interpreter, built below `folder` if it does not exist yet (a few seconds, once).
 
     Raises:
         BoxFault: it could not be built; the message says why.
     """
-    key = _key()
-    known = folder / f"{key}.json"
-    with contextlib.suppress(FileNotFoundError):
-        return _image(folder, json.loads(known.read_text())["digest"])
     try:
+        known = folder / f"{_key()}.json"
+        if (image := _known(folder, known)) is not None:
+            return image
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder):
-            if not known.exists():
-                _publish(folder, known)
-            return _image(folder, json.loads(known.read_text())["digest"])
+            return _known(folder, known) or _publish(folder, known)
     except (OSError, subprocess.SubprocessError) as error:
         raise BoxFault(f"the box image could not be built below {folder}: {_first(error)}") from error
 
@@ -164,20 +168,33 @@ def _image(folder: Path, digest: str) -> Image:
     return Image(digest=digest, root=folder / digest.removeprefix("sha256:"))
 
 
-def _publish(folder: Path, known: Path) -> None:
+def _known(folder: Path, known: Path) -> Image | None:
+    """What was made before; None also where a power cut, or somebody, has left only a part of it."""
+    try:
+        note = msgspec.json.decode(known.read_bytes(), type=_Note)
+        image = _image(folder, note.digest)
+        return image if (image.root / PYTHON.lstrip("/")).stat().st_size else None
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _publish(folder: Path, known: Path) -> Image:
     _sweep(folder)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     try:
         _populate(building)
         digest = _digest(building)
         target = folder / digest
-        if target.exists():
+        if target.exists() and _digest(target) == digest:
             shutil.rmtree(building)
         else:
+            shutil.rmtree(target, ignore_errors=True)  # of an image that is damaged
             os.rename(building, target)
         partial = known.with_suffix(".partial")
-        partial.write_text(json.dumps({"digest": f"sha256:{digest}"}))
+        note = _Note(f"sha256:{digest}")
+        partial.write_bytes(msgspec.json.encode(note))
         os.rename(partial, known)
+        return _image(folder, note.digest)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

@@ -19,6 +19,7 @@ from belljar.identity import OTHER_BACKEND
 from belljar.sandbox.base import Backend, chosen_hash_seed
 from belljar.sandbox.image import Image, ensure_image
 from belljar.sandbox.jail import Jail
+from belljar.tasks import to_the_end
 
 __all__ = ["BackendSite", "OpenBackend", "open_backend", "register_backend"]
 
@@ -43,10 +44,12 @@ class BackendSite:
     async def image(self) -> Image:
         """The root file system made from this Python, with the agent in it; takes a few seconds, once per machine.
 
+        Whoever is cancelled meanwhile waits for the end: no thread can be stopped, and the folder may be removed next.
+
         Raises:
             BoxFault: it could not be made.
         """
-        return await asyncio.to_thread(ensure_image, self.images)
+        return await to_the_end(asyncio.to_thread(ensure_image, self.images))
 
 
 OpenBackend: TypeAlias = Callable[[BackendSite], Awaitable[Backend]]

@@ -21,6 +21,7 @@ import msgspec
 from belljar.config import Network, ProfileTable, ServiceTable, host_name_of, network_of, wrong_in_service
 from belljar.errors import InvalidInput
 from belljar.identity import Language, Tenant
+from belljar.paths import whole
 from belljar.units import parse_duration, parse_size
 
 __all__ = ["DEMO", "Profile", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
@@ -110,7 +111,7 @@ def read_settings(
     """
     told: dict[str, Any] = msgspec.structs.asdict(table)
     del told["profiles"]  # only the file has them
-    told |= {key: folder / Path(told[key]).expanduser() for key in _FILES if told[key] is not None}
+    told |= {key: whole(told[key], folder) for key in _FILES if told[key] is not None}
     for key in list(told):
         if (text := environ.get(variable := f"{_PREFIX}{key.upper()}")) not in (None, ""):
             told[key] = _said(f"${variable}", key, _read(key, text))
@@ -140,7 +141,7 @@ def _said(origin: str, key: str, value: object) -> object:
     """A value that the file does not say; a path starts where the command does."""
     if (wrong := wrong_in_service(key, value)) is not None:
         raise InvalidInput(f"{origin}: {wrong}", code="config.invalid")
-    return Path(str(value)).expanduser().absolute() if key in _FILES else value
+    return whole(str(value)) if key in _FILES else value
 
 
 def _profile(table: ProfileTable) -> Profile:

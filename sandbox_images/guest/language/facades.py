@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import decimal
 import enum
+import fractions
 import functools
 import importlib
 import io
@@ -27,6 +28,7 @@ import operator
 import pprint
 import random
 import re
+import statistics
 import threading
 import time
 import traceback
@@ -314,12 +316,12 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 def _check_defaults(cls: type) -> None:
     # What the class has under a field's name becomes the field's default, and can be read there: even a method of the
-    # metaclass, or a private one of a library base, which no guard would let out. It does not help if one of the
-    # program's classes hides those: that may be gone when the library looks.
-    library = [one for one in cls.__mro__ if not guards.is_guest_class(one)]
+    # metaclass or of a library base, which no guard would let out. It does not help if one of the program's classes
+    # hides those: that may be gone when the library looks.
+    guards.check_inherited([cls])
+    library = guards.library_classes([cls])
     for name in cls.__annotations__:
-        inherited = guards.kind_of(name) is guards.Kind.PRIVATE and any(name in vars(one) for one in library)
-        if inherited or hasattr(type(cls), name):
+        if hasattr(type(cls), name) or guards.is_hidden_in(library, name) or guards.is_method_of(library, name):
             raise TypeError(f"a field cannot be called {name!r} in this class: choose another name")
 
 
@@ -538,7 +540,13 @@ def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
     """A library function that gets exact values, so that it calls no method of a program's own str."""
 
     def call(*args: object, **options: object) -> Any:
-        return function(*map(_exact, args), **{name: _exact(value) for name, value in options.items()})
+        return function(*map(known, args), **{name: known(value) for name, value in options.items()})
+
+    def known(given: object) -> object:
+        value = _exact(given)
+        if guards.is_guest_class(type(value)):  # what is kept of earlier calls would be compared with it
+            raise TypeError(f"{function.__name__}() takes texts and numbers, not {type(given).__name__}")
+        return value
 
     call.__name__ = call.__qualname__ = function.__name__
     call.__doc__ = function.__doc__
@@ -547,6 +555,32 @@ def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _exact(value: object) -> object:
     return exact(plain(value))
+
+
+_NUMBERS = frozenset({int, float, bool, decimal.Decimal, fractions.Fraction})
+
+
+def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of `statistics` that calls the type of what it is given: real numbers only, for `type` is a type."""
+
+    def numbers(given: Any) -> Any:
+        given = _exact(given)
+        if given is None or type(given) in _NUMBERS:
+            return given
+        return [number(one) for one in given]
+
+    def number(given: Any) -> Any:
+        given = exact(given)
+        if type(given) not in _NUMBERS:
+            raise TypeError(f"{function.__name__}() needs numbers, not {type(given).__name__}")
+        return given
+
+    def call(*args: Any, **options: Any) -> Any:
+        return function(*map(numbers, args), **{name: numbers(value) for name, value in options.items()})
+
+    call.__name__ = call.__qualname__ = function.__name__
+    call.__doc__ = function.__doc__
+    return call
 
 
 def _urlencode(
@@ -647,9 +681,8 @@ _NAMED: dict[str, str] = {
     "operator": _OPERATORS,
     "queue": "Empty Full LifoQueue PriorityQueue Queue SimpleQueue",
     "shlex": "join quote split",
-    "statistics": "NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean "
-    "linear_regression mean median median_grouped median_high median_low mode multimode pstdev pvariance quantiles "
-    "stdev variance",
+    "statistics": "NormalDist StatisticsError correlation covariance fmean geometric_mean "
+    "linear_regression median median_grouped median_high median_low mode multimode pstdev quantiles stdev",
     "string": "ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
     "punctuation whitespace",
     "threading": "BoundedSemaphore Event Lock RLock Semaphore Thread",
@@ -702,6 +735,10 @@ _OWN: dict[str, dict[str, object]] = {
     "io": {"StringIO": wrappers.StringIO},
     "json": {"dump": _dump, "dumps": _dumps, "load": _load, "loads": _loads},
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
+    "statistics": {
+        one.__name__: _of_numbers(one)
+        for one in (statistics.harmonic_mean, statistics.mean, statistics.pvariance, statistics.variance)
+    },
     "string": {"Template": wrappers.Template},
     "textwrap": {**wrappers.wrapped_textwrap()},
     "typing": _typing_members(),

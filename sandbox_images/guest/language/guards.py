@@ -57,6 +57,7 @@ __all__ = [
     "allow_writing",
     "build_class",
     "check_fields",
+    "check_inherited",
     "checked",
     "denial",
     "dunder",
@@ -71,7 +72,10 @@ __all__ = [
     "is_dunder",
     "is_guest_class",
     "is_guest_function",
+    "is_hidden_in",
+    "is_method_of",
     "kind_of",
+    "library_classes",
     "mark_class",
     "private",
     "register_base_form",
@@ -248,12 +252,16 @@ _order_of: Callable[[type], tuple[type, ...]] = type_of.__dict__["__mro__"].__ge
 def _methods_of(cls: type) -> Iterable[types.FunctionType]:
     """The Python functions that a class has as methods or behind properties."""
     for name, value in (*vars(cls).items(),):
-        parts: tuple[object, ...] = (value,)
-        if type_of(value) is property:
-            parts = (value.fget, value.fset, value.fdel)
-        elif type_of(value) is functools.cached_property or (type_of(value) is staticmethod and name == "__new__"):
-            parts = (getattr(value, "func", None), getattr(value, "__func__", None))
-        yield from (part for part in parts if type_of(part) is types.FunctionType)
+        yield from _functions_in(name, value)
+
+
+def _functions_in(name: str, value: object) -> Iterable[types.FunctionType]:
+    parts: tuple[object, ...] = (value,)
+    if type_of(value) is property:
+        parts = (value.fget, value.fset, value.fdel)
+    elif type_of(value) is functools.cached_property or (type_of(value) is staticmethod and name == "__new__"):
+        parts = (getattr(value, "func", None), getattr(value, "__func__", None))
+    return (part for part in parts if type_of(part) is types.FunctionType)
 
 
 def _tie_methods(cls: type) -> None:
@@ -807,6 +815,7 @@ class _Maker:
             dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
         if "__exit__" in body:
             dict.__setitem__(body, "__exit__", _without_traceback(name, body["__exit__"]))
+        check_inherited(bases)
         # Marked from the start: hooks of objects in the body run before the class statement ends.
         dict.__setitem__(body, MARK, TOKEN)
         if typing.NamedTuple in self._bases:
@@ -857,6 +866,37 @@ def check_fields(cls: type, names: Iterable[str]) -> None:
     if "__match_args__" in vars(cls):
         plain = tuple(itertools.takewhile(lambda name: kind_of(name) is Kind.PLAIN, vars(cls)["__match_args__"]))
         type_of.__setattr__(cls, "__match_args__", plain)
+
+
+def check_inherited(classes: Iterable[type]) -> None:
+    """Refuse to bring fields together with library classes that have something else under such a name.
+
+    The methods that the library generated read a field unguarded, and where an object lacks it, what the library's
+    class has: `str.format`.
+    """
+    listed = [*classes]
+    library = library_classes(listed)
+    for cls in (one for given in listed for one in _order_of(given)):
+        fields: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
+        # A field object that several classes share has the name that it got last.
+        for name in {*fields, *(field.name for field in [*fields.values()])}:
+            if is_hidden_in(library, name):
+                raise TypeError(f"a field cannot be called {name!r} in this class: choose another name")
+
+
+def library_classes(classes: Iterable[type]) -> list[type]:
+    """The classes from which these derive that are not the guest's."""
+    return [one for cls in classes for one in _order_of(cls) if not is_guest_class(one)]
+
+
+def is_hidden_in(library: Iterable[type], name: str) -> bool:
+    """Whether one of these classes has the name, and only a guard may read it."""
+    return kind_of(name) is not Kind.PLAIN and any(name in vars(one) for one in library)
+
+
+def is_method_of(library: Iterable[type], name: str) -> bool:
+    """Whether one of these classes has a method of that name that is written in Python."""
+    return any(any(_functions_in(name, vars(one)[name])) for one in library if name in vars(one))
 
 
 class TypeView:

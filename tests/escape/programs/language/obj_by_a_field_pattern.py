@@ -1,7 +1,7 @@
 # language: restricted
-# expect: ok
-# says: kept
-# why: A pattern of an exception of the program's own reads no more than the program may.
+# expect: error
+# says: a field cannot be called 'obj'
+# why: A pattern of an exception of the program's own, and its generated methods, read no more than the program may.
 from dataclasses import dataclass
 import json
 @dataclass
@@ -12,8 +12,5 @@ try:
 except AttributeError as error:
     match error:
         case E(o): escaped(o)
-try:
-    match E(1):
-        case E(o): escaped(o)
-except TypeError:
-    print("kept")
+match E(1):
+    case E(o): escaped(o)

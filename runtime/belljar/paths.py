@@ -1,0 +1,36 @@
+"""Paths as people write them, in files, options and variables of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from belljar.errors import InvalidInput
+
+__all__ = ["whole"]
+
+
+def whole(path: str | Path, beside: Path | None = None) -> Path:
+    """The absolute path, with the home folder in place of a `~` or `~NAME` at its beginning.
+
+    Args:
+        beside: what a relative one is relative to; the working folder if there is none.
+
+    Raises:
+        InvalidInput: `path.invalid`: no user has that name; there is a null character, which no path can have; or the
+            working folder is needed and has been removed.
+    """
+    if "\0" in str(path):
+        raise InvalidInput(f"the path {str(path)[:200]!a} has a null character; name another", code="path.invalid")
+    try:
+        expanded = Path(path).expanduser()
+        return expanded.absolute() if beside is None else beside / expanded
+    except RuntimeError:
+        raise InvalidInput(
+            f"the path {str(path)[:200]!a} begins with the home folder of a user that there is not; write it in full",
+            code="path.invalid",
+        ) from None
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"the path {str(path)[:200]!a} is relative to a working folder that has been removed; change to another",
+            code="path.invalid",
+        ) from None
