@@ -19,8 +19,8 @@ _PARTS = (events.ContextData, events.AmountsData)
 NAMES = inspect.cleandoc(tampering.__doc__ or "").partition("\n\n")[2]
 _HEAD = f"""# The audit log
 
-The table `records` of one SQLite file, `audit.db` in the state folder; its other tables are the ledger's. Each row is
-a record: canonical JSON (RFC 8785, with integers exact to 64 bits) whose SHA-256 the next record names in `prev`.
+One SQLite file, `audit.db` in the state folder, which the ledger shares; or a database of PostgreSQL. A record is
+canonical JSON (RFC 8785, with integers exact to 64 bits) whose SHA-256 the next record names in `prev`.
 
     {{"data":{{...}},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000,"v":{VERSION}}}
 
@@ -30,9 +30,19 @@ The empty file `audit.db-turn` beside it is a lock, by which the processes that 
 `verify` checks the whole file, `coverage` says what a run read. That a run was read is a record as well: `log.read`.
 A record is durable before what it announces happens.
 
+The newest records are rows of the table `records`. Of those that are signed, each 256 become one row of `packs`: a line
+each, compressed by zlib, which is a quarter of their size, and a sixth of what the rows took. `pack_runs` says
+which runs a pack has records of. Nothing else changes: what is hashed, chained and proved are the bytes of a record,
+wherever they are. The lines can be read without Belljar, in SQLite's own shell for one:
+
+    SELECT sqlar_uncompress(body, size) FROM packs ORDER BY block; SELECT CAST(body AS TEXT) FROM records ORDER BY seq;
+
+A log that is not signed has no packs. That of an older version comes into packs bit by bit, eight with each checkpoint;
+its file then does not shrink, but grows no more for long.
+
 ## Checkpoints and receipts
 
-Over the records, as they are stored, stands a Merkle tree (RFC 9162). At each run's end, and while runs go on after
+Over the records, byte by byte as they were written, stands a Merkle tree (RFC 9162). At each run's end, and while runs go on after
 every 1000 records or 10 seconds, the host signs its root with Ed25519: a checkpoint in the form of C2SP's
 `tlog-checkpoint`, in the table `checkpoints`. Its first line names the log, by its first record. The result of a run
 has a *receipt*: its last record, a checkpoint, and the proof that this record is under it. As each record vouches for
