@@ -25,6 +25,7 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     QueryCompleted,
+    QueryFailed,
     QueryRequested,
     RunFinished,
     RunStarted,
@@ -951,6 +952,21 @@ def test_the_log_is_verified_by_a_button_and_read_by_its_cursor(browser: Browser
         go(page, served.path("/runs/{run}"))
         assert page.locator(".badge .word").inner_text() == "The log verifies"
         assert seen.complaints == []
+
+
+def test_half_a_surrogate_pair_in_a_record_is_shown_as_six_characters(served: Served) -> None:
+    said = QueryFailed(action="r.1", calls=0, input_tokens=0, output_tokens=0, cost_nanousd=0, error="half \ud83d é")
+    run = RunId("20200101T000000-000000000000")
+
+    async def write() -> int:
+        await served.host.audit.append(run, RunStarted(tenant="acme/alice", contexts=[]))
+        return await served.host.audit.append(run, said)
+
+    seq = served.do(write())
+    with served.client() as client:
+        answer = client.get(f"/audit?before={seq + 1}")
+    assert answer.status_code == 200
+    assert "half \\ud83d é" in answer.text
 
 
 def test_the_walls_are_tried_by_a_button(browser: Browser, served: Served) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import platform
 import sqlite3
@@ -749,7 +750,8 @@ def _record(seq: int, body: object) -> RecordRow:
         record = parse(seq, body)
     except ValueError as error:
         return RecordRow(seq=seq, time_ns=0, run="", event="damaged", hash="", data=f"it {error}", is_cut=False)
-    data = msgspec.json.format(msgspec.json.encode(record.data), indent=1).decode()
+    # Half a surrogate pair, which a log can have, is written out as six characters.
+    data = json.dumps(record.data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     return RecordRow(
         seq=seq,
         time_ns=record.time_ns,
