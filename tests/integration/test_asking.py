@@ -91,6 +91,17 @@ def test_each_question_has_the_policys_turns_and_one_without_an_answer_leaves_th
     assert "stays without an answer" in texts(model.requests[2].messages)[-1]
 
 
+def test_a_question_that_is_refused_is_not_told_how_the_one_before_it_ended(jar: Jar) -> None:
+    policy = allowing(models={"turns_max": 1})
+    model = playing(block("answer['content'] = 'draft'\nprint(1)"), block("FINAL(2)"))
+    first, second, third = asked(jar, model, "One?", "x" * 60_000, "Three?", policy=policy)
+    assert (first.status, first.partial) == ("quota", "draft")
+    assert (second.status, second.partial, second.turns) == ("denied", None, 0)
+    assert second.limit is not None
+    assert second.limit.code == "models.prompt"
+    assert (third.status, third.answer) == ("ok", 2)
+
+
 def test_a_draft_that_was_ready_does_not_answer_the_next_question(jar: Jar) -> None:
     ready = "answer['content'], answer['ready'] = 'old', True"
     model = playing(block(ready), block("print(1)"), block("FINAL('new')"))

@@ -567,6 +567,8 @@ def test_a_request_that_the_provider_never_takes_is_not_sent() -> None:
         [start(), delta(output_tokens=None), STOP],
         [start(), delta(output_tokens=7.5), STOP],
         [start(cache_read_input_tokens="many"), delta(), STOP],
+        [start(2**32 + 1), delta(), STOP],  # as an answer, the caller would take it for a fault of the host
+        [start(), delta(output_tokens=10**30), STOP],
         [start(), delta(5), STOP],  # type: ignore[arg-type]
         [{"type": "message_start"}, delta(), STOP],
         [{"type": "message_start", "message": {}}, delta(), STOP],

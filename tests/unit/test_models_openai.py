@@ -335,6 +335,7 @@ def test_a_prompt_that_was_cut_silently_is_found_by_its_usage(
         [part("x", "stop"), usage("many")],
         [part("x", "stop"), usage(-1)],
         [part("x", "stop"), usage(1, 2.5)],
+        [part("x", "stop"), usage(1, 2**40)],
         [part("x", "stop"), usage(prompt_tokens_details={"cached_tokens": -1})],
         [{"choices": 5}],
         [{"choices": [{"index": 0, "delta": {"content": 5}}]}],

@@ -165,11 +165,12 @@ class Root:
         if self._running:
             self._history.add(self.turns, self._running, STOPPED)
             self._running = ""
+        self.ending = self.partial = None  # also if the question is refused
         asked = next_question(whole(question), answer_type, answered=self.answer is not None)
         self._history.ask(f"{asked}\n\n{self._standing(1)}")
         self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
         self._begun = ""
-        self.answer = self.ending = self.partial = None
+        self.answer = None
 
     async def clear_draft(self) -> None:
         """What cells before this question left as a draft is none for it."""

@@ -18,7 +18,7 @@ import httpx2
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.glyphs import blanked
-from belljar.models.base import ModelRequest, Usage
+from belljar.models.base import TOKENS_MAX, ModelRequest, Usage
 
 __all__ = [
     "GARBAGE",
@@ -181,7 +181,7 @@ def cut_prompt(host: str, usage: Usage) -> str:
 
 
 def count(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= TOKENS_MAX:
         raise ValueError("a token count is not a count")
     return value
 
