@@ -347,6 +347,27 @@ def test_a_stream_that_makes_no_sense_is_a_failure_of_unknown_cost(chunks: list[
     assert (error.charged, error.output_tokens) == (True, None)
 
 
+class Endless(httpx2.AsyncByteStream):
+    """The same piece, over and over, up to a bound, so that a test that fails ends."""
+
+    def __init__(self, piece: bytes, most: int) -> None:
+        self._piece = piece
+        self._most = most
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.sent < self._most:
+            self.sent += len(self._piece)
+            yield self._piece
+
+
+@pytest.mark.parametrize(("status", "piece"), [(500, b"x\n" * 30_000), (200, b"x" * 65536)])
+def test_a_server_that_never_ends_what_it_says_is_given_up(status: int, piece: bytes) -> None:
+    body = Endless(piece, 4 << 20)
+    assert fails(httpx2.Response(status, headers=STREAM, stream=body)).charged
+    assert body.sent < 2 << 20
+
+
 @settings(deadline=None)
 @given(st.integers(200, 599), st.binary(max_size=200))
 @example(200, b"data: " + b"[" * 100_000 + b"\n\n")
