@@ -1192,6 +1192,29 @@ def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp
     drive(test())
 
 
+def test_no_child_is_started_after_the_time_that_it_would_have(tmp_path: Path) -> None:
+    """Each would take a box, only to end at once; the answers of those before it would go with the cell's time."""
+
+    async def test() -> None:
+        policy = deep(2, children_max=1)
+        async with world(tmp_path, policy=policy, model=FakeModel()) as here:
+            await here.in_cell()
+
+            async def answer(child: Child) -> Outcome:
+                here.clock.now = child.deadline
+                return Text(b"in time")
+
+            here.child = answer
+            said = await here.say(Recurse(7, None, [1, 1, 1], []), b"abc")
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            assert (said[1], len(here.children)) == (b"in time", 1)
+            assert [item.failure for item in said[0].items] == [None, 0, 0]
+            assert [failure.code for failure in said[0].failures] == ["limits.cell_wall"]
+
+    drive(test())
+
+
 @pytest.mark.slow
 def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path) -> None:
     async def answering(request: ModelRequest) -> ModelReply:

@@ -29,7 +29,7 @@ from belljar.ledger import Ledger
 from belljar.models import HostTool, Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
-__all__ = ["Outcome", "Querying", "Text", "first_of", "too_much"]
+__all__ = ["Outcome", "Querying", "Text", "first_of", "late", "too_much"]
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -172,7 +172,7 @@ class Querying:
                 raise first_of(faults) from None
             finally:
                 alarm.cancel()
-        return [_late() if result is None else result for result in results]
+        return [late() if result is None else result for result in results]
 
     def _batch_s(self, cell: Cell) -> float:
         """How long a batch may take and still leave the cell some time."""
@@ -327,7 +327,8 @@ def too_much(limit: int, size: int) -> Failure:
     return Failure("ModelError", "wire.body", why, limit, size)
 
 
-def _late() -> Failure:
+def late() -> Failure:
+    """The outcome of a prompt for which the cell leaves no time."""
     why = "the cell's time was nearly up before this prompt was answered: ask fewer at once"
     return Failure("PolicyDenied", "limits.cell_wall", why, None, None)
 
