@@ -7,6 +7,7 @@ import hashlib
 import json
 import struct
 import tracemalloc
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -1156,6 +1157,7 @@ def test_failures_that_do_not_fit_the_header_cost_no_answer(tmp_path: Path, head
         ("whole", "end_turn", Answer(5)),
         ("half an ans", "max_tokens", Answer(11, cut=True)),
         ("sorry", "refusal", "model.refused"),
+        ("sorry", "content_filter", "model.refused"),
         ("", "end_turn", "model.blank"),
         (" \n\u3000", "max_tokens", "model.blank"),
     ],
@@ -1173,6 +1175,20 @@ def test_how_a_model_stopped_is_told(tmp_path: Path, answer: str, stop_reason: s
             [item] = said[0].items
             assert (said[0].failures[0].code if item.failure is not None else item) == given
             assert (await here.balance()).used.calls == 1
+
+    drive(test())
+
+
+def test_a_reply_may_be_of_a_class_of_the_models_own(tmp_path: Path) -> None:
+    said = types.SimpleNamespace(text="half", usage=Usage(5, 7), model="fake-1", stop_reason="length")
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(lambda _: said)) as here:
+            await here.in_cell()
+            told = await here.say(*ask("a"))
+            assert told is not None
+            assert isinstance(told[0], Answers)
+            assert (told[0].items, told[1]) == ([Answer(4, cut=True)], b"half")
 
     drive(test())
 

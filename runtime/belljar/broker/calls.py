@@ -658,7 +658,7 @@ def _checked(reply: ModelReply) -> ModelReply:
     counts = msgspec.structs.astuple(usage)
     if not (all(isinstance(text, str) for text in texts) and all(map(_is_count, counts))):
         raise TypeError("a reply whose texts or token counts are something else")
-    return reply
+    return ModelReply(reply.text, usage, reply.model, reply.stop_reason)
 
 
 def _usage_of(failure: ModelFailed) -> Usage | None:

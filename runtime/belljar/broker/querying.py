@@ -56,8 +56,6 @@ _FAILURES_BYTES: Const = 4096
 # A batch with an answer ends this long before its cell does, so that the program can keep the answers.
 _CELL_SPARE_S: Const = 1.0
 _CELL_SPARE_SHARE: Const = 1 / 10
-# How providers say that an answer was cut short.
-_CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
 # Nearly every prompt that is not blank shows it within this many bytes.
 _HEAD_BYTES: Const = 256
 
@@ -311,14 +309,14 @@ def _is_blank(prompt: memoryview) -> bool:
 
 def _outcome_of(reply: ModelReply) -> Outcome:
     """What the program gets. A refusal or an empty reply is not an answer, though it was paid for."""
-    if reply.stop_reason == "refusal":
+    if reply.is_refused:
         why = "the model refused to answer this prompt: ask in another way, or leave it out"
         return Failure("ModelError", "model.refused", why, None, None)
     if not reply.text.strip():
         words = reply.stop_reason[:BRIEF_CHARS].encode("utf-8", "replace").decode()
         why = f"the model gave an empty answer (it stopped with {words!a}): ask again or in another way"
         return Failure("ModelError", "model.blank", why, None, None)
-    return Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+    return Text(bytes_of(reply.text), reply.is_cut)
 
 
 def too_much(limit: int, size: int) -> Failure:

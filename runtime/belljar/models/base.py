@@ -96,6 +96,21 @@ class ModelReply(msgspec.Struct, frozen=True):
     model: str
     stop_reason: str
 
+    @property
+    def has_no_room(self) -> bool:
+        """Whether it stopped because the model's window was full."""
+        return self.stop_reason == "model_context_window_exceeded"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was stopped before its end."""
+        return self.has_no_room or self.stop_reason in ("max_tokens", "length")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the model, or a filter of its provider, did not want to answer."""
+        return self.stop_reason in ("refusal", "content_filter")
+
 
 class Model(Protocol):
     """Something that answers a `ModelRequest`.
