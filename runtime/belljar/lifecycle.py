@@ -704,8 +704,16 @@ class Run:
             if self._box is not None:
                 stack.push_async_callback(self._settle, self._box.broker.settled)
                 self._end = await self._box.close()
+                await self._give_up_question()
                 met = self._box.verdict or verdict
                 stack.push_async_callback(self._box.broker.lost, met.status)
+
+    async def _give_up_question(self) -> None:
+        """A session may be closed while its root model thinks: whoever asked gets a result, as with a cell."""
+        if self._solving is not None and not self._solving.done():
+            self._killed = True
+            self._solving.cancel()
+            await asyncio.wait([self._solving])
 
     async def _settle(self, settled: Callable[[], Awaitable[None]]) -> None:
         """A failure here (say, what was shown is unknown) is in no verdict yet; put it into the log's."""

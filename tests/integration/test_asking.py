@@ -143,6 +143,36 @@ def test_a_cancelled_question_leaves_the_session_usable(jar: Jar, busy: str) -> 
     assert asyncio.run(go()).answer == (4 if busy == "thinking" else 5)
 
 
+@pytest.mark.parametrize("busy", ["model", "program"])
+def test_a_session_that_is_closed_within_a_question_ends_it_and_the_log_is_whole(jar: Jar, busy: str) -> None:
+    async def go() -> tuple[list[Any], bool]:
+        thinking = asyncio.Event()
+
+        async def think(request: ModelRequest) -> str:
+            if busy == "program" and request.purpose == "root":
+                return block("llm_query('x')")
+            thinking.set()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody ends it")
+
+        async with Runtime(state=jar.at) as runtime:
+            async with runtime.session(root_model=FakeModel(think, NAME)) as session:
+                asking = [asyncio.create_task(session.ask(question)) for question in ("One?", "Two?")]
+                async with in_time(PATIENCE_S, "a model is asked"):
+                    await thinking.wait()
+            async with in_time(PATIENCE_S, "the questions have ended with their session"):
+                ended = await asyncio.gather(*asking, return_exceptions=True)
+            assert await runtime._host._shared.ledger.check_books() == []
+            return ended, (await runtime.verify()).ok
+
+    (first, second), is_whole = asyncio.run(go())
+    assert (first.status, first.answer) == ("killed", None)
+    assert isinstance(second, PolicyDenied)
+    assert second.code == "session.ended"
+    assert is_whole
+    assert jar.open_reservations() == 0
+
+
 def test_a_box_that_ends_in_a_question_ends_the_session(jar: Jar) -> None:
     async def go() -> tuple[AskResult, str]:
         model = playing(block("import os\nos._exit(3)"))
