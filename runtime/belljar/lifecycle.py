@@ -720,10 +720,11 @@ class Run:
 
     async def _give_up_question(self) -> None:
         """A session may be closed while its root model thinks: whoever asked gets a result, as with a cell."""
-        if self._solving is not None and not self._solving.done():
+        solving = self._solving
+        if solving is not None and not solving.done():
             self._killed = True
-            self._solving.cancel()
-            await asyncio.wait([self._solving])
+            solving.cancel()
+            await asyncio.wait([solving])
 
     async def _settle(self, settled: Callable[[], Awaitable[None]]) -> None:
         """A failure here (say, what was shown is unknown) is in no verdict yet; put it into the log's."""

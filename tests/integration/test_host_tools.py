@@ -22,6 +22,7 @@ from belljar.models.tools import GIVEN_NAMES, host_tools
 from belljar.policy import Policy, load
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_child_runs import Played, policy_of
+from tests.waiting import in_time
 
 ASKED = """
 try:
@@ -303,8 +304,8 @@ FINAL(said)
 
         async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
             try:
-                work = runtime.execute(code, tools=[Tool(stubborn, timeout_s=0.1)])
-                return await asyncio.wait_for(work, PATIENCE_S)
+                async with in_time(PATIENCE_S, "nobody waits for what does not end"):
+                    return await runtime.execute(code, tools=[Tool(stubborn, timeout_s=0.1)])
             finally:
                 released.set()
 
