@@ -312,6 +312,8 @@ class Host:
     async def _close(self, resources: contextlib.AsyncExitStack) -> None:
         for work in list(self._streams):  # the generator of a loop that was left may not be closed yet
             await stopped(work)
+        if self._home.is_here:  # whoever waits for a run elsewhere gets its result, and the log its end
+            await asyncio.gather(*(run.end() for name, run in self._live.items() if RunId(name).parent is None))
         await resources.aclose()
 
     async def _close_models(self) -> None:
@@ -918,6 +920,7 @@ class Host:
             check_pin(terms.policy, backend.about().get("image", "none"))
             if self._pool:
                 await backend.warm(box_spec(terms.policy), self._pool)
+            self._check_open()  # it may have been closed meanwhile
         except BaseException:
             await to_the_end(backend.aclose())
             raise

@@ -246,8 +246,10 @@ class Run:
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
         self._asked_log = TurnsLog()  # of the last question of a session
-        # In a session the caller's own code runs inside the run: what it raises is not our fault.
-        self.in_callers_hands = False
+        # In a session the caller's own code runs inside the run: what it raises is not our fault. This ends its block.
+        self.leave: Callable[[], None] | None = None
+        # It is closed.
+        self.over = asyncio.Event()
 
     @property
     def announced(self) -> bool:
@@ -403,6 +405,14 @@ class Run:
         await self.box.end(_KILLED)
         if self._solving is not None:
             self._solving.cancel()
+
+    async def end(self) -> None:
+        """End the run because its host is closed, and return when it is closed, too."""
+        if self.leave is None:
+            await self.kill()
+        else:
+            self.leave()
+        await self.over.wait()
 
     async def abandon(self) -> None:
         """Stop what a caller gave up: its cell, if any; on return its end and calls are in the log and the ledger.
@@ -704,8 +714,17 @@ class Run:
             if self._box is not None:
                 stack.push_async_callback(self._settle, self._box.broker.settled)
                 self._end = await self._box.close()
+                await self._give_up_question()
                 met = self._box.verdict or verdict
                 stack.push_async_callback(self._box.broker.lost, met.status)
+
+    async def _give_up_question(self) -> None:
+        """A session may be closed while its root model thinks: whoever asked gets a result, as with a cell."""
+        solving = self._solving
+        if solving is not None and not solving.done():
+            self._killed = True
+            solving.cancel()
+            await asyncio.wait([solving])
 
     async def _settle(self, settled: Callable[[], Awaitable[None]]) -> None:
         """A failure here (say, what was shown is unknown) is in no verdict yet; put it into the log's."""
@@ -741,7 +760,7 @@ class Run:
         name = type(raised).__name__
         if not isinstance(raised, Exception):  # a cancellation, Ctrl-C
             return Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
-        if self.in_callers_hands:
+        if self.leave is not None:
             return Verdict("killed", ErrorInfo(name, f"the code that held the session raised {name}"))
         return Verdict("host_fault", ErrorInfo(name, f"an unexpected {name}: please report it"))
 
@@ -894,6 +913,7 @@ async def _open_to_close(run: Run, question: str | None) -> AsyncIterator[Run]:
             await to_the_end(run.close(run.verdict(raised)))
         finally:
             del live[run.scope.run]
+            run.over.set()
 
 
 async def _lend(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import weakref
 from collections.abc import Awaitable, Callable
@@ -204,7 +205,7 @@ async def _hold(
     error: BaseException | None = None
     try:
         async with begun as run:
-            run.in_callers_hands = True
+            run.leave = functools.partial(_let_go, left)
             if not opened.done():
                 opened.set_result(run)
             error = await left

@@ -5,7 +5,8 @@
     root model    ── each turn ───────────────────────┘
 
 Events are made from what the run and its children log, when it is logged, so that the two cannot tell different
-stories. Nothing waits for who listens: what is not taken yet is kept up to a bound, and from there on only counted. A
+stories. What a cell prints is told as it comes, which may be before its beginning is written: then it waits for that.
+Nothing waits for who listens: what is not taken yet is kept up to a bound, and from there on only counted. A
 `MissedEvent` then says how many there were. The result is always delivered.
 
 The run is a task of the stream. Whoever leaves the loop early cancels it: at once with `contextlib.aclosing`, and
@@ -44,6 +45,7 @@ from belljar.engine import Result, Turn
 from belljar.identity import RunId
 
 __all__ = [
+    "EARLY_MAX",
     "EVENT_CHARS",
     "CanaryEvent",
     "CellEvent",
@@ -64,6 +66,8 @@ __all__ = [
 # For all that waits to be taken. An event is counted as so many characters, and the texts in it besides.
 _CHARS_MAX: Final = 4 << 20
 EVENT_CHARS: Final = 500
+# Of a run, so many pieces of output wait at most for the beginning of their cell. It is written within milliseconds.
+EARLY_MAX: Final = 1000
 
 
 class TurnEvent(msgspec.Struct, frozen=True):
@@ -169,6 +173,9 @@ class Telling(ABC):
 
     def __init__(self) -> None:
         self._decoders: dict[tuple[str, str], tuple[int, codecs.IncrementalDecoder]] = {}
+        # Of each run, the last cell whose beginning was told, and what the next one has printed.
+        self._begun: dict[str, int] = {}
+        self._early: dict[str, list[OutputEvent]] = {}
 
     @abstractmethod
     def put(self, event: StreamEvent, chars: int, seq: int = 0) -> None:
@@ -184,16 +191,29 @@ class Telling(ABC):
         if decoder is None or number != cell:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             self._decoders[run, stream] = (cell, decoder)
-        if text := decoder.decode(data):
-            self.put(OutputEvent(run, cell, stream, text), len(text))
+        if not (text := decoder.decode(data)):
+            return
+        early = self._early.setdefault(run, [])
+        early.append(OutputEvent(run, cell, stream, text))
+        if cell <= self._begun.get(run, 0) or len(early) > EARLY_MAX:
+            self._tell_output(run)
+
+    def _tell_output(self, run: str) -> None:
+        for event in self._early.pop(run, ()):
+            self.put(event, len(event.text))
 
     def record(self, run: RunId, event: Event, seq: int) -> None:
         """This is logged of a run, or of a child of it."""
         if run.depth and isinstance(event, RunFinished):
             for stream in ("stdout", "stderr"):
                 self._decoders.pop((run, stream), None)
+            self._begun.pop(run, None)
+            self._early.pop(run, None)
         if (found := told(run, event)) is not None:
             self.put(found, 20 * len(found.spans) if isinstance(found, ReadEvent) else 0, seq)
+        if isinstance(event, CellStarted):
+            self._begun[run] = event.cell
+            self._tell_output(run)
 
 
 class Feed(Telling):

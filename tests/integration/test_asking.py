@@ -91,6 +91,17 @@ def test_each_question_has_the_policys_turns_and_one_without_an_answer_leaves_th
     assert "stays without an answer" in texts(model.requests[2].messages)[-1]
 
 
+def test_a_question_that_is_refused_is_not_told_how_the_one_before_it_ended(jar: Jar) -> None:
+    policy = allowing(models={"turns_max": 1})
+    model = playing(block("answer['content'] = 'draft'\nprint(1)"), block("FINAL(2)"))
+    first, second, third = asked(jar, model, "One?", "x" * 60_000, "Three?", policy=policy)
+    assert (first.status, first.partial) == ("quota", "draft")
+    assert (second.status, second.partial, second.turns) == ("denied", None, 0)
+    assert second.limit is not None
+    assert second.limit.code == "models.prompt"
+    assert (third.status, third.answer) == ("ok", 2)
+
+
 def test_a_draft_that_was_ready_does_not_answer_the_next_question(jar: Jar) -> None:
     ready = "answer['content'], answer['ready'] = 'old', True"
     model = playing(block(ready), block("print(1)"), block("FINAL('new')"))
@@ -130,6 +141,36 @@ def test_a_cancelled_question_leaves_the_session_usable(jar: Jar, busy: str) -> 
             return found
 
     assert asyncio.run(go()).answer == (4 if busy == "thinking" else 5)
+
+
+@pytest.mark.parametrize("busy", ["model", "program"])
+def test_a_session_that_is_closed_within_a_question_ends_it_and_the_log_is_whole(jar: Jar, busy: str) -> None:
+    async def go() -> tuple[list[Any], bool]:
+        thinking = asyncio.Event()
+
+        async def think(request: ModelRequest) -> str:
+            if busy == "program" and request.purpose == "root":
+                return block("llm_query('x')")
+            thinking.set()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody ends it")
+
+        async with Runtime(state=jar.at) as runtime:
+            async with runtime.session(root_model=FakeModel(think, NAME)) as session:
+                asking = [asyncio.create_task(session.ask(question)) for question in ("One?", "Two?")]
+                async with in_time(PATIENCE_S, "a model is asked"):
+                    await thinking.wait()
+            async with in_time(PATIENCE_S, "the questions have ended with their session"):
+                ended = await asyncio.gather(*asking, return_exceptions=True)
+            assert await runtime._host._shared.ledger.check_books() == []
+            return ended, (await runtime.verify()).ok
+
+    (first, second), is_whole = asyncio.run(go())
+    assert (first.status, first.answer) == ("killed", None)
+    assert isinstance(second, PolicyDenied)
+    assert second.code == "session.ended"
+    assert is_whole
+    assert jar.open_reservations() == 0
 
 
 def test_a_box_that_ends_in_a_question_ends_the_session(jar: Jar) -> None:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-import belljar
+import belljar.host
 from belljar import Host, InvalidInput, LiveRun, ModelReply, ModelRequest, PolicyDenied, Progress, Result, Usage
 from belljar.models import FREE, ScriptedModel
+from belljar.sandbox import open_backend
 from tests.integration.support import PATIENCE_S, Jar, processes_below, until
 
 T = TypeVar("T")
@@ -204,6 +205,63 @@ def test_a_run_whose_model_thinks_is_cancelled(jar: Jar) -> None:
     thinker, result = drive(go())
     assert thinker.given_up
     assert (result.status, result.turns, result.usage.calls) == ("killed", 1, 1)
+
+
+@pytest.mark.parametrize("how", ["run", "program", "question", "session"])
+def test_a_host_that_is_closed_ends_its_runs_and_their_callers_get_results(jar: Jar, how: str) -> None:
+    async def go() -> Any:
+        model, opened = Thinker(), asyncio.Event()
+
+        async def asking(host: Host) -> Any:
+            if how == "run":
+                return await host.run("How many?", model=model)
+            if how == "program":
+                return await host.execute("llm_query('x')", sub_model=model)
+            async with host.session(root_model=model) as session:
+                if how == "question":
+                    return await session.ask("How many?")
+                opened.set()
+                await asyncio.Event().wait()
+
+        host = hosted(jar)
+        async with host:
+            work = asyncio.create_task(asking(host))
+            await (opened if how == "session" else model.thinks).wait()
+        assert host.live() == []
+        if how == "session":
+            work.cancel()
+            await asyncio.wait([work])
+            return None
+        return await work
+
+    ended = drive(go())
+    assert ended is None or ended.status == "killed"
+    assert len(jar.records("run.finished")) == 1
+    assert jar.open_reservations() == 0
+
+
+def test_a_host_that_is_closed_while_a_backend_opens_keeps_nothing_of_it(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        opens, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*given: Any) -> Any:
+            opens.set()
+            await go_on.wait()
+            return await open_backend(*given)
+
+        monkeypatch.setattr(belljar.host, "open_backend", slowly)
+        async with hosted(jar) as host:
+            work = asyncio.create_task(host.execute("FINAL(1)"))
+            await opens.wait()
+        go_on.set()
+        with pytest.raises(InvalidInput) as refused:
+            await work
+        assert refused.value.code == "runtime.closed"
+
+    drive(go())
+    assert processes_below() == []
 
 
 def test_a_session_is_cancelled_and_its_neighbour_goes_on(jar: Jar) -> None:

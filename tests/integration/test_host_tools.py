@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 
 from belljar import InvalidInput, PolicyDenied, Result, Runtime, Tool, ToolError
 from belljar.engine.prompt import system_prompt
+from belljar.errors import ModelFailed
 from belljar.models.tools import GIVEN_NAMES, host_tools
 from belljar.policy import Policy, load
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_child_runs import Played, policy_of
+from tests.waiting import in_time
 
 ASKED = """
 try:
@@ -202,6 +205,17 @@ def _awaitable() -> Any:
     return asyncio.sleep(0)
 
 
+class Own(BaseException):
+    """What no `except Exception` catches."""
+
+
+async def _cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize(
     ("tool", "said"),
     [
@@ -212,6 +226,11 @@ def _awaitable() -> Any:
         (_raises(KeyboardInterrupt()), "tool raised KeyboardInterrupt"),
         (_raises(StopIteration(1)), "tool raised StopIteration"),
         (_araises(asyncio.CancelledError()), "tool raised CancelledError"),
+        (_araises(Own("/srv/secret")), "tool raised Own"),
+        (_araises(GeneratorExit()), "tool raised GeneratorExit"),
+        (_araises(BaseExceptionGroup("/srv/secret", [Own()])), "tool raised BaseExceptionGroup"),
+        (_raises(ModelFailed("/srv/secret")), "tool raised ModelFailed"),
+        (_cancels_itself, "tool raised CancelledError"),
         (_araises(TimeoutError("/srv/secret")), "tool raised TimeoutError"),
         (_raises(Rude()), "tool raised Rude"),
         (_raises(ToolError("two\nlines\x1b[0m " + "x" * 10**6)), "tool raised ToolError: two lines?[0m xxx"),
@@ -261,6 +280,46 @@ FINAL(said)
     over = "did not return within 0.2 s: ask it for less"
     left = "hang is not called: 4 calls of it in this run have not returned"
     assert result.answer == [f"hang_softly {over}", *[f"hang {over}"] * 4, left]
+
+
+def test_an_async_tool_that_goes_on_after_its_deadline_is_left_behind(jar: Jar) -> None:
+    """Also one that hears of no cancellation: its caller waits no longer, and there is a bound on those, too."""
+    code = """
+said = []
+for _ in range(5):
+    try:
+        stubborn()
+    except ModelError as error:
+        said.append(str(error))
+FINAL(said)
+"""
+
+    async def go() -> Result:
+        released = asyncio.Event()
+
+        async def stubborn() -> None:
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            try:
+                async with in_time(PATIENCE_S, "nobody waits for what does not end"):
+                    return await runtime.execute(code, tools=[Tool(stubborn, timeout_s=0.1)])
+            finally:
+                released.set()
+
+    over = "stubborn did not return within 0.1 s: ask it for less"
+    left = "stubborn is not called: 4 calls of it in this run have not returned"
+    assert asyncio.run(go()).answer == [over] * 4 + [left]
+
+
+def test_a_default_may_be_a_list_which_each_call_has_for_itself(jar: Jar) -> None:
+    def more(n: int, known: list[int] = [1]) -> list[int]:  # noqa: B006 - what is tried here
+        known.append(n)
+        return known
+
+    assert execute(jar, "FINAL([more(2), more(3), more(4, [])])", more).answer == [[1, 2], [1, 3], [4]]
 
 
 @pytest.mark.parametrize("how", ["async", "thread"])
@@ -360,6 +419,7 @@ def _unlike(name: str) -> Tool:
     [
         *([one] for one in (variadic, untyped, strange, no_json, range, 3, None)),
         *([_unlike(name)] for name in ("", "_a", "1", "a b", "class", "print", "llm_query", "context", "ä", "a" * 65)),
+        [Tool(3, name="three")],  # type: ignore[arg-type]
         [Tool(add, cost_nanousd=-1)],
         [Tool(add, timeout_s=0)],
         [Tool(add, timeout_s=float("nan"))],

@@ -7,8 +7,11 @@ import contextlib
 from typing import Any
 
 from belljar import Runtime, Turn, Usage
+from belljar.audit.events import CellStarted
+from belljar.identity import RunId
 from belljar.models import ModelRequest
 from belljar.streaming import (
+    EARLY_MAX,
     CellEvent,
     ChildEvent,
     Feed,
@@ -78,6 +81,8 @@ def test_a_stream_tells_what_the_run_and_its_children_do_and_at_last_the_result(
     assert (last.result.status, last.result.answer) == ("ok", ["ab", "s", "c"])
     run, child = str(last.result.run), f"{last.result.run}.00001"
     assert [event.text for event in events if isinstance(event, OutputEvent)] == ["héllo\n"]
+    (printed,) = (place for place, event in enumerate(events) if isinstance(event, OutputEvent))
+    assert events.index(CellEvent(run, 1)) < printed < events.index(CellEvent(run, 1, "ok"))
     assert ReadEvent(run, 1, 0, ((0, 4),)) in events
     assert [event.status for event in events if event in (CellEvent(run, 1), CellEvent(run, 1, "ok"))] == [None, "ok"]
     assert [event for event in events if isinstance(event, ChildEvent)] == [ChildEvent(child), ChildEvent(child, "ok")]
@@ -89,6 +94,30 @@ def test_a_stream_tells_what_the_run_and_its_children_do_and_at_last_the_result(
         (event.action, state) for event in queries if event.state == "asked" for state in ("asked", "answered")
     )
     assert [event.turn.number for event in events if isinstance(event, TurnEvent)] == [1]
+
+
+def test_output_is_told_after_the_cell_that_printed_it_has_begun() -> None:
+    """It comes at once, and a record when it is written; also where a run prints more than is held back."""
+
+    async def go() -> list[StreamEvent]:
+        feed, run, child = Feed(), RunId("20261130T000000-000000000000"), RunId("20261130T000000-000000000000.00001")
+        for _ in range(2):
+            feed.output(run, 1, "stdout", b"a")
+        feed.output(child, 1, "stderr", b"c")
+        for cell in (1, 2):
+            feed.record(run, CellStarted(cell=cell, code_sha256="", code_bytes=0), cell)
+            feed.output(run, cell, "stdout", b"b")
+        for _ in range(EARLY_MAX + 1):
+            feed.output(run, 3, "stdout", b"d")
+        feed.close()
+        return [event async for event in feed]
+
+    told = [
+        (event.cell, getattr(event, "text", ""))
+        for event in asyncio.run(go())
+        if isinstance(event, CellEvent | OutputEvent)
+    ]
+    assert told == [(1, ""), (1, "a"), (1, "a"), (1, "b"), (2, ""), (2, "b"), *[(3, "d")] * (EARLY_MAX + 1)]
 
 
 def test_who_takes_no_events_holds_up_no_run_and_still_gets_its_result(jar: Jar) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import struct
 import tracemalloc
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -1156,6 +1157,7 @@ def test_failures_that_do_not_fit_the_header_cost_no_answer(tmp_path: Path, head
         ("whole", "end_turn", Answer(5)),
         ("half an ans", "max_tokens", Answer(11, cut=True)),
         ("sorry", "refusal", "model.refused"),
+        ("sorry", "content_filter", "model.refused"),
         ("", "end_turn", "model.blank"),
         (" \n\u3000", "max_tokens", "model.blank"),
     ],
@@ -1177,6 +1179,20 @@ def test_how_a_model_stopped_is_told(tmp_path: Path, answer: str, stop_reason: s
     drive(test())
 
 
+def test_a_reply_may_be_of_a_class_of_the_models_own(tmp_path: Path) -> None:
+    said = types.SimpleNamespace(text="half", usage=Usage(5, 7), model="fake-1", stop_reason="length")
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(lambda _: said)) as here:
+            await here.in_cell()
+            told = await here.say(*ask("a"))
+            assert told is not None
+            assert isinstance(told[0], Answers)
+            assert (told[0].items, told[1]) == ([Answer(4, cut=True)], b"half")
+
+    drive(test())
+
+
 @pytest.mark.parametrize("bad", ["", " \n\t", "\u3000\u2003", "x" * 2000])
 def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp_path: Path, bad: str) -> None:
     async def test() -> None:
@@ -1188,6 +1204,29 @@ def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp
                 assert failure.code == ("models.prompt" if bad.strip() else "query.blank")
                 assert ("prompts[2]" in failure.message) == (len(prompts) > 1)
             assert model.requests == []
+
+    drive(test())
+
+
+def test_no_child_is_started_after_the_time_that_it_would_have(tmp_path: Path) -> None:
+    """Each would take a box, only to end at once; the answers of those before it would go with the cell's time."""
+
+    async def test() -> None:
+        policy = deep(2, children_max=1)
+        async with world(tmp_path, policy=policy, model=FakeModel()) as here:
+            await here.in_cell()
+
+            async def answer(child: Child) -> Outcome:
+                here.clock.now = child.deadline
+                return Text(b"in time")
+
+            here.child = answer
+            said = await here.say(Recurse(7, None, [1, 1, 1], []), b"abc")
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            assert (said[1], len(here.children)) == (b"in time", 1)
+            assert [item.failure for item in said[0].items] == [None, 0, 0]
+            assert [failure.code for failure in said[0].failures] == ["limits.cell_wall"]
 
     drive(test())
 

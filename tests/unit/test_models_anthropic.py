@@ -567,6 +567,8 @@ def test_a_request_that_the_provider_never_takes_is_not_sent() -> None:
         [start(), delta(output_tokens=None), STOP],
         [start(), delta(output_tokens=7.5), STOP],
         [start(cache_read_input_tokens="many"), delta(), STOP],
+        [start(2**32 + 1), delta(), STOP],  # as an answer, the caller would take it for a fault of the host
+        [start(), delta(output_tokens=10**30), STOP],
         [start(), delta(5), STOP],  # type: ignore[arg-type]
         [{"type": "message_start"}, delta(), STOP],
         [{"type": "message_start", "message": {}}, delta(), STOP],
@@ -580,6 +582,54 @@ def test_a_stream_that_makes_no_sense_is_a_failure_of_unknown_cost(events: list[
     error = fails(streamed(*events))
     assert error.charged
     assert error.output_tokens is None
+
+
+class Endless(httpx2.AsyncByteStream):
+    """The same piece, over and over, up to a bound, so that a test that fails ends."""
+
+    def __init__(self, piece: bytes, most: int) -> None:
+        self._piece = piece
+        self._most = most
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.sent < self._most:
+            self.sent += len(self._piece)
+            yield self._piece
+
+
+@pytest.mark.parametrize(
+    ("status", "piece", "most"),
+    [
+        (500, b"x" * 65536, 2 << 20),
+        (500, b"data: {}\n\n" * 5000, 2 << 20),
+        (200, b"data: " + b"x" * 65536, 2 << 20),
+        (200, b"data: x\n" * 100, 1 << 16),
+        (200, b"\r\ndata: x", 1 << 16),
+    ],
+)
+def test_a_server_that_never_ends_what_it_says_is_given_up(status: int, piece: bytes, most: int) -> None:
+    body = Endless(piece, 2 * most)
+    error = fails(httpx2.Response(status, headers={"content-type": "text/event-stream"}, stream=body))
+    assert body.sent < most
+    assert error.charged
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_each_event_has_its_own_bound_however_it_comes_in_pieces(end: str, size: int) -> None:
+    events = [start(), *block(0, "text", *["ab"] * 2000), delta(), STOP]
+    lines = "".join(
+        f"event: {event['type']}{end[: len(end) // 2]}data: {json.dumps(event)}{end}" for event in events
+    ).encode()
+
+    class Pieces(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for at in range(0, len(lines), size):
+                yield lines[at : at + size]
+
+    reply = ask(httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces()))
+    assert reply.text == "ab" * 2000
 
 
 json_values = st.recursive(

@@ -335,6 +335,7 @@ def test_a_prompt_that_was_cut_silently_is_found_by_its_usage(
         [part("x", "stop"), usage("many")],
         [part("x", "stop"), usage(-1)],
         [part("x", "stop"), usage(1, 2.5)],
+        [part("x", "stop"), usage(1, 2**40)],
         [part("x", "stop"), usage(prompt_tokens_details={"cached_tokens": -1})],
         [{"choices": 5}],
         [{"choices": [{"index": 0, "delta": {"content": 5}}]}],
@@ -344,6 +345,27 @@ def test_a_stream_that_makes_no_sense_is_a_failure_of_unknown_cost(chunks: list[
     error = fails(streamed(*chunks))
     assert "not a chat completion" in str(error)
     assert (error.charged, error.output_tokens) == (True, None)
+
+
+class Endless(httpx2.AsyncByteStream):
+    """The same piece, over and over, up to a bound, so that a test that fails ends."""
+
+    def __init__(self, piece: bytes, most: int) -> None:
+        self._piece = piece
+        self._most = most
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.sent < self._most:
+            self.sent += len(self._piece)
+            yield self._piece
+
+
+@pytest.mark.parametrize(("status", "piece"), [(500, b"x\n" * 30_000), (200, b"x" * 65536)])
+def test_a_server_that_never_ends_what_it_says_is_given_up(status: int, piece: bytes) -> None:
+    body = Endless(piece, 4 << 20)
+    assert fails(httpx2.Response(status, headers=STREAM, stream=body)).charged
+    assert body.sent < 2 << 20
 
 
 @settings(deadline=None)

@@ -53,6 +53,7 @@ from belljar.heavy import off_loop, text_of
 from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
 from belljar.models import (
+    TOKENS_MAX,
     Counted,
     HostTool,
     Message,
@@ -73,8 +74,6 @@ __all__ = ["Calls", "Spent"]
 _DEADLINE_SPARE_S = 1.0
 # How long it then has to close what it has open.
 _CANCEL_S = 1.0
-# Per call: more than any model takes or gives, and its cost still fits the ledger.
-_TOKENS_MAX = 2**32
 # A provider that reports fewer tokens than a twentieth of the bytes has not read them all, or cannot count.
 _BYTES_PER_TOKEN_MAX = 20
 # What a turn may add to the root's conversation: some 20,000 characters of output, as many of traceback, and our own
@@ -659,7 +658,7 @@ def _checked(reply: ModelReply) -> ModelReply:
     counts = msgspec.structs.astuple(usage)
     if not (all(isinstance(text, str) for text in texts) and all(map(_is_count, counts))):
         raise TypeError("a reply whose texts or token counts are something else")
-    return reply
+    return ModelReply(reply.text, usage, reply.model, reply.stop_reason)
 
 
 def _usage_of(failure: ModelFailed) -> Usage | None:
@@ -683,7 +682,7 @@ def _pause_s(failure: ModelFailed, attempt: int) -> float:
 
 def _is_count(tokens: object) -> TypeGuard[int]:
     """Whether it is a count that the ledger can hold."""
-    return type(tokens) is int and 0 <= tokens <= _TOKENS_MAX
+    return type(tokens) is int and 0 <= tokens <= TOKENS_MAX
 
 
 def _within_ledger(amounts: Amounts) -> Amounts:

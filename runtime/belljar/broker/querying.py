@@ -29,7 +29,7 @@ from belljar.ledger import Ledger
 from belljar.models import HostTool, Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
-__all__ = ["Outcome", "Querying", "Text", "first_of", "too_much"]
+__all__ = ["Outcome", "Querying", "Text", "first_of", "late", "too_much"]
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -56,8 +56,6 @@ _FAILURES_BYTES: Const = 4096
 # A batch with an answer ends this long before its cell does, so that the program can keep the answers.
 _CELL_SPARE_S: Const = 1.0
 _CELL_SPARE_SHARE: Const = 1 / 10
-# How providers say that an answer was cut short.
-_CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
 # Nearly every prompt that is not blank shows it within this many bytes.
 _HEAD_BYTES: Const = 256
 
@@ -172,7 +170,7 @@ class Querying:
                 raise first_of(faults) from None
             finally:
                 alarm.cancel()
-        return [_late() if result is None else result for result in results]
+        return [late() if result is None else result for result in results]
 
     def _batch_s(self, cell: Cell) -> float:
         """How long a batch may take and still leave the cell some time."""
@@ -311,14 +309,14 @@ def _is_blank(prompt: memoryview) -> bool:
 
 def _outcome_of(reply: ModelReply) -> Outcome:
     """What the program gets. A refusal or an empty reply is not an answer, though it was paid for."""
-    if reply.stop_reason == "refusal":
+    if reply.is_refused:
         why = "the model refused to answer this prompt: ask in another way, or leave it out"
         return Failure("ModelError", "model.refused", why, None, None)
     if not reply.text.strip():
         words = reply.stop_reason[:BRIEF_CHARS].encode("utf-8", "replace").decode()
         why = f"the model gave an empty answer (it stopped with {words!a}): ask again or in another way"
         return Failure("ModelError", "model.blank", why, None, None)
-    return Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+    return Text(bytes_of(reply.text), reply.is_cut)
 
 
 def too_much(limit: int, size: int) -> Failure:
@@ -327,7 +325,8 @@ def too_much(limit: int, size: int) -> Failure:
     return Failure("ModelError", "wire.body", why, limit, size)
 
 
-def _late() -> Failure:
+def late() -> Failure:
+    """The outcome of a prompt for which the cell leaves no time."""
     why = "the cell's time was nearly up before this prompt was answered: ask fewer at once"
     return Failure("PolicyDenied", "limits.cell_wall", why, None, None)
 

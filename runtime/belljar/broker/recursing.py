@@ -11,9 +11,9 @@ child outlives the request that started it.
 A run has a number of children at the same time, and each of these as many again. The bound is the run's own: children
 that waited for room which their ancestors hold would wait for ever.
 
-A child ends some time before its parent's cell does, so that the program can keep its answer. Where no further level of
-children is allowed, the policy says whether a sub-model answers instead. The request's context is then put behind its
-prompt, and is read for that as the program would read it.
+A child ends some time before its parent's cell does, so that the program can keep its answer, and of a batch none is
+started later than that. Where no further level of children is allowed, the policy says whether a sub-model answers
+instead. The request's context is then put behind its prompt, and is read for that as the program would read it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.failures import failure_of
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
-from belljar.broker.querying import Outcome, Querying, Text, first_of, too_much
+from belljar.broker.querying import Outcome, Querying, Text, first_of, late, too_much
 from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
@@ -237,6 +237,8 @@ class Recursing:
         return [outcomes[place] for place in range(len(children))]
 
     async def _run(self, child: Child, cell: Cell) -> Outcome:
+        if child.deadline <= self._scope.monotonic():
+            return late()
         try:
             return await self._start(child)
         except Refusal as refusal:

@@ -56,11 +56,7 @@ from belljar.models import Model, ModelReply, ModelRequest, Usage
 
 __all__ = ["Progress", "Root"]
 
-# The providers' words for how an incomplete reply ended.
-_NO_ROOM: Const = frozenset({"model_context_window_exceeded"})
-_CUT: Const = frozenset({"max_tokens", "length"}) | _NO_ROOM
-_REFUSED: Const = frozenset({"refusal", "content_filter"})
-# And for a request that is longer than their window, if that is an error.
+# The providers' words for a request that is longer than their window, where that is an error.
 _TOO_LONG: Const = re.compile(r"prompt is too long|context window|context length|request_too_large", re.IGNORECASE)
 # This many replies in a row that are blank or cut off, with nothing to run, are enough.
 _FRUITLESS_MAX: Const = 3
@@ -165,11 +161,12 @@ class Root:
         if self._running:
             self._history.add(self.turns, self._running, STOPPED)
             self._running = ""
+        self.ending = self.partial = None  # also if the question is refused
         asked = next_question(whole(question), answer_type, answered=self.answer is not None)
         self._history.ask(f"{asked}\n\n{self._standing(1)}")
         self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
         self._begun = ""
-        self.answer = self.ending = self.partial = None
+        self.answer = None
 
     async def clear_draft(self) -> None:
         """What cells before this question left as a draft is none for it."""
@@ -205,7 +202,7 @@ class Root:
             reply = await self._think()
             if reply is None:
                 return
-            if reply.stop_reason in _REFUSED:
+            if reply.is_refused:
                 self._tell(reply, await off_loop(len(reply.text), find_blocks, reply.text), [], "")
                 raise ModelFailed(
                     f"the root model refused to go on ({reply.stop_reason[:40]}): ask differently, or ask another model"
@@ -235,11 +232,11 @@ class Root:
             if not _TOO_LONG.search(str(failure)) or not self._history.halve():
                 raise
             reply = await self._ask()
-        if reply.stop_reason in _NO_ROOM and not self._box.finished and self._history.halve():
+        if reply.has_no_room and not self._box.finished and self._history.halve():
             reply = await self._ask()
         if self._box.finished:
             return None
-        if reply.stop_reason in _NO_ROOM and not reply.text.strip():
+        if reply.has_no_room and not reply.text.strip():
             raise ModelFailed(
                 f"{self._model.name} has no room left to answer in: ask a shorter question, or use a model with a "
                 "larger context window"
@@ -259,7 +256,7 @@ class Root:
 
     async def _turn(self, reply: ModelReply) -> bool:
         """Run what a reply contains and record what came of it; False if no further turn is wanted."""
-        is_cut = reply.stop_reason in _CUT
+        is_cut = reply.is_cut
         size = len(reply.text) + len(self._begun)
         found = await off_loop(size, find_blocks, reply.text, cut=is_cut, begun=self._begun)
         self._running = found.text

@@ -14,7 +14,7 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Final as Const
 from urllib.parse import unquote
 
@@ -56,6 +56,18 @@ _TYPES: Const[dict[str, Callable[[Any], bool]]] = {
     "object": lambda value: isinstance(value, dict),
 }
 _NAME: Const = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+
+
+class _Fault(NamedTuple):
+    """Where a value does not fit, and how many steps into it that is."""
+
+    path: str
+    depth: int
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, got {self.got}"
 
 
 class _TooMuch(Exception):
@@ -182,14 +194,14 @@ class _Look:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._found: list[str] = []
+        self._found: list[_Fault] = []
         self._here: list[str] = []
         self._steps = 0
         self._depth = 0
 
     def faults(self, value: Any) -> list[str]:
         self.visit(value, self.schema.document)
-        return self._found
+        return [str(fault) for fault in self._found]
 
     def visit(self, value: Any, schema: Any, step: str = "") -> None:
         """Go on at a part of the value (`step` leads to it), or at the same with another schema."""
@@ -202,7 +214,7 @@ class _Look:
             self.fault("nothing", value)
         elif schema is not True:
             for keyword, given in schema.items():
-                if keyword in _CHECKS and len(self._found) < _FAULTS_MAX:
+                if keyword in _CHECKS and not self.full:
                     _CHECKS[keyword].check(self, value, given, schema)
         self._here.pop()
         self._depth -= 1
@@ -215,22 +227,32 @@ class _Look:
         if self._steps > _STEPS_MAX:
             raise _TooMuch
 
-    def fits(self, value: Any, schema: Any) -> list[str]:
+    @property
+    def full(self) -> bool:
+        """Whether no further fault is told."""
+        return len(self._found) >= _FAULTS_MAX
+
+    @property
+    def depth(self) -> int:
+        """How many steps into the value it is."""
+        return sum(map(bool, self._here))
+
+    def fits(self, value: Any, schema: Any, step: str = "") -> list[_Fault]:
         """The faults that it would have with this schema, which are not counted."""
         kept, self._found = self._found, []
-        self.visit(value, schema)
+        self.visit(value, schema, step)
         kept, self._found = self._found, kept
         return kept
 
-    def add(self, faults: list[str]) -> None:
+    def add(self, faults: list[_Fault]) -> None:
         self._found += faults[: _FAULTS_MAX - len(self._found)]
 
     def fault(self, expected: str, value: Any, got: str | None = None) -> None:
-        if len(self._found) < _FAULTS_MAX:
+        if not self.full:
             path = "$" + "".join(self._here)
             if len(path) > _PATH_CHARS_MAX:
                 path = f"{path[:_PATH_CHARS_MAX]}..."
-            self._found.append(f"{path}: expected {expected}, got {_shown(value) if got is None else got}")
+            self._found.append(_Fault(path, self.depth, expected, _shown(value) if got is None else got))
 
 
 # ------------------------------------------------------------------------------------------------------ the keywords
@@ -274,6 +296,8 @@ def _additional(look: _Look, value: Any, given: Any, schema: Any) -> None:
         look.spend(len(value))
         known = schema.get("properties", {})
         for name in value:
+            if look.full:
+                return
             if name in known:
                 continue
             if given is False:
@@ -323,22 +347,39 @@ def _all_of(look: _Look, value: Any, given: Any, _: Any) -> None:
         look.visit(value, schema)
 
 
-def _any_of(look: _Look, value: Any, given: Any, _: Any) -> None:
-    """The faults of the choice that comes nearest: the one whose first fault lies deepest."""
+def _any_of(look: _Look, value: Any, given: Any, about: Any) -> None:
     tried = []
     for schema in given:
         faults = look.fits(value, schema)
         if not faults:
             return
         tried.append(faults)
-    if tried:
-        look.add(max(tried, key=lambda faults: _depth_of(faults[0])))
+    look.add(_nearest(look, value, given, about, tried))
 
 
-def _one_of(look: _Look, value: Any, given: Any, _: Any) -> None:
-    fitting = sum(not look.fits(value, schema) for schema in given)
+def _nearest(look: _Look, value: Any, given: Any, about: Any, tried: list[list[_Fault]]) -> list[_Fault]:
+    """What to say of a value that fits none of the choices: the faults of the one that is meant, or comes nearest."""
+    tag = about.get("discriminator")
+    tag = tag if isinstance(tag, dict) else {}
+    name, mapping = tag.get("propertyName"), tag.get("mapping")
+    if isinstance(name, str) and isinstance(mapping, dict) and isinstance(value, dict) and name in value:
+        chosen = value[name]
+        if not isinstance(chosen, str) or chosen not in mapping:
+            return look.fits(chosen, {"enum": [*mapping]}, _step(name))
+        for schema, faults in zip(given, tried, strict=True):
+            if isinstance(schema, dict) and schema.get("$ref") == mapping[chosen]:
+                return faults
+    first = [faults[0] for faults in tried]
+    if all(fault.depth == look.depth and fault.got == first[0].got for fault in first):
+        return [first[0]._replace(expected=" or ".join(dict.fromkeys(fault.expected for fault in first)))]
+    return max(tried, key=lambda faults: faults[0].depth)
+
+
+def _one_of(look: _Look, value: Any, given: Any, about: Any) -> None:
+    tried = [look.fits(value, schema) for schema in given]
+    fitting = tried.count([])
     if not fitting:
-        _any_of(look, value, given, None)
+        look.add(_nearest(look, value, given, about, tried))
     elif fitting > 1:
         look.fault("what fits one of the choices", value, f"what fits {fitting} of them")
 
@@ -413,6 +454,8 @@ class _Keyword(msgspec.Struct, frozen=True):
 
 
 def _is_multiple(value: Any, of: Any) -> bool:
+    if isinstance(value, int) and isinstance(of, int):
+        return value % of == 0
     try:
         return bool(abs(value / of - round(value / of)) < 1e-9)
     except (OverflowError, ValueError):
@@ -477,11 +520,6 @@ def _step(name: str) -> str:
     if _NAME.fullmatch(name):
         return f".{name}"
     return f"[{_short(json.dumps(name[: _SHOWN_CHARS_MAX + 1]))}]"
-
-
-def _depth_of(fault: str) -> int:
-    path = fault.partition(": ")[0]
-    return path.count(".") + path.count("[")
 
 
 def _compiled(pattern: str, at: str) -> Any:

@@ -2,12 +2,19 @@
 
 The model is told the schema, and an answer is checked by it before it counts (`schema`), where every fault has a path
 and all work is bounded. What fits is then read as the type, which may know more than its schema can say (a validator of
-a pydantic model); and what it raises as a `ValueError` goes back to the model like a fault of the schema.
+a pydantic model). What it raises goes back to the model like a fault of the schema: of a `ValueError` the text, of any
+other exception the type, as that was not written for it.
+
+pydantic reads what is its own (models and its kind of dataclass), also within `list[...]` and the like: to msgspec such
+a dataclass is one without validators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import importlib
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 from typing import Final as Const
 
@@ -37,18 +44,16 @@ class AnswerType:
     """
 
     def __init__(self, spec: Any) -> None:
-        self._is_pydantic = isinstance(spec, type) and hasattr(spec, "model_validate_json")
-        self._type = spec
-        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._read: Callable[[bytes], Any] = PLAIN.decode
         if isinstance(spec, Mapping):
             self.schema = Schema(dict(spec))
             return
         try:
-            if self._is_pydantic:
-                document = spec.model_json_schema()
+            if _is_pydantics(spec):
+                adapter = importlib.import_module("pydantic").TypeAdapter(spec)
+                document, self._read = adapter.json_schema(), functools.partial(adapter.validate_json, strict=True)
             else:
-                document = msgspec.json.schema(spec)
-                self._decoder = msgspec.json.Decoder(spec)
+                document, self._read = msgspec.json.schema(spec), msgspec.json.Decoder(spec).decode
         except Exception as error:  # whatever the caller's own class raises when it is asked
             raise InvalidInput(
                 f"answer_type must be a msgspec struct, a dataclass, a pydantic model, another type with a JSON form, "
@@ -77,6 +82,8 @@ class AnswerType:
             self.value(body.decode() if final.form == "text" else msgspec.Raw(body))
         except ValueError as error:
             return "\n".join(_faults_of(error))
+        except Exception as error:  # whatever the caller's own class raises
+            return f"$: it was refused with {type(error).__name__}"[:_FAULT_CHARS_MAX]
         return ""
 
     def value(self, given: str | msgspec.Raw | None) -> Any:
@@ -85,9 +92,12 @@ class AnswerType:
             return None
         body = msgspec.json.encode(given) if isinstance(given, str) else bytes(given)
         with no_collection():
-            if self._is_pydantic:
-                return self._type.model_validate_json(body, strict=True)
-            return (self._decoder or PLAIN).decode(body)
+            return self._read(body)
+
+
+def _is_pydantics(spec: Any) -> bool:
+    """Whether it is a class of pydantic's, or made of one."""
+    return hasattr(spec, "__pydantic_validator__") or any(map(_is_pydantics, typing.get_args(spec)))
 
 
 def _faults_of(error: ValueError) -> list[str]:

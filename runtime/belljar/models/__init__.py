@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from belljar.models.base import (
+    TOKENS_MAX,
     Counted,
     Message,
     Model,
@@ -22,6 +23,7 @@ from belljar.models.tools import TOOL_PREFIX, HostTool, Tool, ToolError, host_to
 
 __all__ = [
     "FREE",
+    "TOKENS_MAX",
     "TOOL_PREFIX",
     "Counted",
     "HostTool",

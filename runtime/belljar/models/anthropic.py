@@ -52,6 +52,9 @@ ANTHROPIC_URL: Final = "https://api.anthropic.com"
 # What the provider takes, whatever the model; a longer request would be sent whole, only to be refused.
 _REQUEST_BYTES_MAX: Final = 32 * 2**20
 
+# What ends an event of a stream.
+_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 _RETRYABLE_TYPES: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 
 _EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *http.GARBAGE)
@@ -106,7 +109,10 @@ class AnthropicModel:
             base_url=base_url,
             max_retries=0,
             open_telemetry=_spans(tracer_provider),
-            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
+            http_client=http.guarded(
+                http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
+                *_ENDS,
+            ),
         )
         self._client._custom_headers = {}  # which it took from the environment
 
@@ -154,8 +160,6 @@ class AnthropicModel:
             stream=True,
             timeout=http.TIMEOUT,
         )
-        # Pings are no events to the SDK, so what stalls is seen only here, below it.
-        events.response.stream = http.Unstalled(events.response.stream)
         async with events:
             async for event in events:
                 tally.note(event)

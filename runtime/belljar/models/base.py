@@ -15,13 +15,25 @@ import msgspec
 from belljar.heavy import slices
 from belljar.models.normal import normal_bytes_bound
 
-__all__ = ["Counted", "Message", "Model", "ModelReply", "ModelRequest", "Usage", "input_tokens_bound", "texts_digest"]
+__all__ = [
+    "TOKENS_MAX",
+    "Counted",
+    "Message",
+    "Model",
+    "ModelReply",
+    "ModelRequest",
+    "Usage",
+    "input_tokens_bound",
+    "texts_digest",
+]
 
 # Providers wrap each message in a few tokens of their own (role, separators), and the request in a few more. The real
 # numbers seen are below ten; the rest is a margin, because a bound that is too low breaks a quota and one that is 64
 # tokens too high costs nothing: settling the call returns the difference.
 _MESSAGE_OVERHEAD_TOKENS: Final = 32
 _REQUEST_OVERHEAD_TOKENS: Final = 64
+# Per call: more than any model takes or gives, and its cost still fits the ledger.
+TOKENS_MAX: Final = 2**32
 # Bounding this many of the costliest characters takes half a millisecond. Larger slices hold up the loop a little each
 # time it comes back from the kernel: a run beside 45 such prompts took 140 ms with 16 Ki, 60 with 2 Ki.
 _SLICE_CHARS: Final = 2 * 1024
@@ -83,6 +95,21 @@ class ModelReply(msgspec.Struct, frozen=True):
     usage: Usage
     model: str
     stop_reason: str
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether it stopped because the model's window was full."""
+        return self.stop_reason == "model_context_window_exceeded"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was stopped before its end."""
+        return self.has_no_room or self.stop_reason in ("max_tokens", "length")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the model, or a filter of its provider, did not want to answer."""
+        return self.stop_reason in ("refusal", "content_filter")
 
 
 class Model(Protocol):

@@ -18,7 +18,7 @@ import httpx2
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.glyphs import blanked
-from belljar.models.base import ModelRequest, Usage
+from belljar.models.base import TOKENS_MAX, ModelRequest, Usage
 
 __all__ = [
     "GARBAGE",
@@ -28,14 +28,15 @@ __all__ = [
     "REPLY_CHARS_MAX",
     "STALL_S_MAX",
     "TIMEOUT",
+    "Guarded",
     "Stalled",
-    "Unstalled",
     "check_sendable",
     "checked_host",
     "checked_key",
     "checked_name",
     "count",
     "cut_prompt",
+    "guarded",
     "is_charged",
     "may_succeed_later",
     "retry_after_s",
@@ -56,6 +57,13 @@ STALL_S_MAX: Final = 60.0
 
 # Turns are further apart than the transport's five seconds, and a handshake costs more than an idle connection.
 LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=120.0)
+
+# An event has a few tokens, or at most a whole answer, in a few lines, and an error a few words. SDKs take them whole,
+# in time that grows with the product of the two.
+_EVENT_BYTES_MAX: Final = 1 << 20
+_EVENT_LINES_MAX: Final = 1000
+# Of what ends an event, a part that may come with the piece before.
+_END_BYTES_MAX: Final = 3
 
 _PROVIDER_TEXT_CHARS_MAX: Final = 300
 
@@ -83,14 +91,20 @@ class Stalled(TimeoutError):
     """A stream that had begun brought nothing for `STALL_S_MAX`."""
 
 
-class Unstalled(httpx2.AsyncByteStream):
-    """A stream of bytes that raises `Stalled` where the next takes too long."""
+class Guarded(httpx2.AsyncByteStream):
+    """A body that raises `Stalled` where the next bytes take too long, and ValueError where they are too many at once.
 
-    def __init__(self, stream: Any) -> None:
+    Args:
+        ends: what ends an event of the stream; with none, the body as a whole is bounded.
+    """
+
+    def __init__(self, stream: Any, ends: tuple[bytes, ...]) -> None:
         self._stream = stream
+        self._ends = ends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = aiter(self._stream)
+        size, lines, before = 0, 0, b""
         while True:
             try:
                 async with asyncio.timeout(STALL_S_MAX) as patience:
@@ -101,10 +115,28 @@ class Unstalled(httpx2.AsyncByteStream):
                 if patience.expired():
                     raise Stalled from None
                 raise
+            seen, fresh = before + piece, piece
+            end = max((at + len(end) for end in self._ends if (at := seen.rfind(end)) >= 0), default=-1)
+            if end >= 0:
+                size, lines, fresh = 0, 0, seen[end:]
+            size, lines = size + len(fresh), lines + fresh.count(b"\n") + fresh.count(b"\r")
+            if size > _EVENT_BYTES_MAX or lines > _EVENT_LINES_MAX:
+                raise ValueError("a server sent more at once than any answer has")
+            before = seen[-_END_BYTES_MAX:]
             yield piece
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def guarded(client: httpx2.AsyncClient, *ends: bytes) -> httpx2.AsyncClient:
+    """The client, with all that it receives `Guarded`: events where a request succeeds, which `ends` end."""
+
+    async def guard(response: httpx2.Response) -> None:
+        response.stream = Guarded(response.stream, ends if response.is_success else ())
+
+    client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks["response"], guard]}
+    return client
 
 
 def is_charged(status: int) -> bool:
@@ -181,7 +213,7 @@ def cut_prompt(host: str, usage: Usage) -> str:
 
 
 def count(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= TOKENS_MAX:
         raise ValueError("a token count is not a count")
     return value
 

@@ -40,9 +40,6 @@ PREFIX: Final = "openai:"
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
 _TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
-# A chunk holds a few tokens.
-_LINE_BYTES_MAX: Final = 1 << 20
-
 _EXPECTED: Final = (TimeoutError, openai.OpenAIError, httpx2.HTTPError, *http.GARBAGE)
 
 
@@ -103,7 +100,10 @@ class OpenAIModel:
             api_key=self._key or "none",
             base_url=base_url,
             max_retries=0,
-            http_client=http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
+            http_client=http.guarded(
+                http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
+                b"\n",
+            ),
         )
         # What it took from the environment.
         self._client.organization = self._client.project = self._client.admin_api_key = None
@@ -153,7 +153,6 @@ class OpenAIModel:
             **bound,
         )
         async with opening as response:
-            response.http_response.stream = http.Unstalled(response.http_response.stream)
             async for data in _data(response.iter_bytes()):
                 if data == b"[DONE]":
                     return
@@ -303,8 +302,6 @@ async def _data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     rest = b""
     async for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LINE_BYTES_MAX:
-            raise ValueError("a line of the stream is too long")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()

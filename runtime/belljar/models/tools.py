@@ -9,7 +9,8 @@ may have done something.
 
 An async function runs in the event loop. Any other runs in a thread of its own, a daemon: at the deadline, or when the
 run ends, nobody waits for it any more, and it holds up no exit of the process. What it then returns counts for nothing.
-A function that has left some threads behind is not called again in that run.
+An async function is cancelled then, and not waited for if it goes on. One that has left some calls behind is not called
+again in that run.
 
 Nothing of the host reaches the program but the result: of an exception only its type's name, unless it is a
 `ToolError`, whose text is meant for the program. Nothing is pickled.
@@ -19,6 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
+import copy
+import functools
 import inspect
 import json
 import keyword
@@ -53,7 +57,9 @@ _ERROR_CHARS_MAX: Final = 300
 # Ten years: beyond any policy's deadline.
 _TIMEOUT_S_MAX: Final = 3.2e8
 _COST_NANOUSD_MAX: Final = 10**15
-# Calls that never came back: so many threads at most does one function leave behind in a run.
+# How long an async function that was given up has to end.
+_CANCEL_S: Final = 0.5
+# Calls that never came back: so many does one function leave behind in a run at most.
 _LEFT_BEHIND_MAX: Final = 4
 _MODULES: Final = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -97,6 +103,7 @@ class HostTool:
         self._timeout_s = _checked_number(own, "timeout_s", tool.timeout_s, 0.001, _TIMEOUT_S_MAX)
         self._function = function
         self._arguments, words, names = _signature(own, function)
+        self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.bytes_max = 0  # the policy's, set by `host_tools`
         self._left_behind = 0
         said = (words, _doc_of(function), _forms_of(self._arguments))
@@ -106,23 +113,26 @@ class HostTool:
         """One call, with the request's only message as its arguments. Raises ModelFailed."""
         (message,) = request.messages
         limit_s = min(request.deadline_s, self._timeout_s)
-        alarm = asyncio.timeout(limit_s)
+        arguments = await off_loop(len(message.text), self._decoded, message.text)
+        if self._left_behind >= _LEFT_BEHIND_MAX:
+            raise ModelFailed(
+                f"{self._name} is not called: {self._left_behind} calls of it in this run have not returned",
+                charged=False,
+            )
+        # A task of its own: it may cancel itself, raise anything, and go on after it was given up.
+        work = asyncio.create_task(self._outcome(arguments))
         try:
-            arguments = await off_loop(len(message.text), self._decoded, message.text)
-            async with alarm:
-                text = await self._call(arguments)
-        except ModelFailed:
-            raise
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise self._failed("raised CancelledError") from None
-        except (Exception, SystemExit) as error:
-            if alarm.expired():
-                raise self._failed(f"did not return within {limit_s:g} s: ask it for less") from None
-            raise self._failed(f"raised {_kind_of(error)}{_words_of(error)}") from None
-        return ModelReply(text, Usage(), self.name, "end_turn")
+            await asyncio.wait([work], timeout=limit_s)
+            is_late = not work.done()
+        finally:
+            if not work.done():
+                await self._give_up(work)
+        if is_late:
+            raise self._failed(f"did not return within {limit_s:g} s: ask it for less")
+        said = work.result()
+        if isinstance(said, BaseException):
+            raise said
+        return ModelReply(said, Usage(), self.name, "end_turn")
 
     async def aclose(self) -> None:
         """There is nothing to close."""
@@ -134,73 +144,79 @@ class HostTool:
             raise ModelFailed(f"{self._name} got wrong arguments: {_line(str(error))}", charged=False) from None
         return {name: getattr(given, name) for name in self._arguments.__struct_fields__}
 
-    async def _call(self, arguments: dict[str, Any]) -> str:
-        if inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(type(self._function).__call__):
+    async def _outcome(self, arguments: dict[str, Any]) -> str | ModelFailed | KeyboardInterrupt:
+        """The result as JSON, or why there is none. Raised in a task, an interrupt would stop the event loop."""
+        if not self._is_async:
+            return await self._in_thread(arguments)
+        try:
             result = await self._function(**arguments)
-            return await asyncio.to_thread(self._encoded, result)
-        return await self._in_thread(lambda: self._encoded(self._function(**arguments)))
+        except KeyboardInterrupt as wish:
+            return wish
+        except BaseException as error:  # the program is told of it
+            return self._raised(error)
+        return await asyncio.to_thread(self._encoded, result)
 
-    async def _in_thread(self, work: Callable[[], str]) -> str:
+    async def _give_up(self, work: asyncio.Task[Any]) -> None:
+        work.cancel()
+        try:
+            await asyncio.wait([work], timeout=_CANCEL_S)
+        finally:
+            if not work.done():
+                self._left_behind += 1
+                work.add_done_callback(self._came_back)
+
+    def _came_back(self, _: object = None) -> None:
+        self._left_behind -= 1
+
+    async def _in_thread(self, arguments: dict[str, Any]) -> str | ModelFailed:
         """Not in the loop's own pool of threads, whose end a process waits for when it exits."""
-        if self._left_behind >= _LEFT_BEHIND_MAX:
-            raise ModelFailed(
-                f"{self._name} is not called: {self._left_behind} calls of it in this run have not returned",
-                charged=False,
-            )
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[str] = loop.create_future()
-        left = False
+        done: asyncio.Future[str | ModelFailed] = loop.create_future()
 
-        def tell(result: str | None, error: BaseException | None) -> None:
-            if left:
-                self._left_behind -= 1
-            elif error is not None:
-                done.set_exception(error)
+        def tell(outcome: str | ModelFailed) -> None:
+            if done.cancelled():
+                self._came_back()
             else:
-                done.set_result(result or "")
+                done.set_result(outcome)
 
         def run() -> None:
-            result, error = None, None
             try:
-                result = work()
-            except BaseException as raised:  # nobody else sees what is raised in this thread
-                error = raised if isinstance(raised, Exception) else _Exit(type(raised).__name__)
-                error = _Exit("StopIteration") if isinstance(error, StopIteration) else error
-            try:
-                loop.call_soon_threadsafe(tell, result, error)
-            except RuntimeError:  # the loop is closed: nobody waits
-                return
+                result = self._function(**arguments)
+            except BaseException as error:  # nobody else sees what is raised in this thread
+                outcome: str | ModelFailed = self._raised(error)
+            else:
+                outcome = self._encoded(result)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(tell, outcome)
 
         threading.Thread(target=run, name=self.name, daemon=True).start()
         try:
             return await done
         finally:
-            if not done.done() or done.cancelled():
-                left = True
+            if done.cancelled():
                 self._left_behind += 1
 
-    def _encoded(self, result: object) -> str:
-        """The result as JSON. Raises ModelFailed if it has no form there, or a larger one than the policy allows."""
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise self._failed("returned something to await, though it is not an async function")
+    def _encoded(self, result: object) -> str | ModelFailed:
+        """The result as JSON, or that it has no form there, or a larger one than the policy allows."""
         try:
+            if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                return self._failed("returned something to await, though it is not an async function")
             plain = msgspec.to_builtins(result, str_keys=True)
             text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=True)
             size = len(text.encode())
-        except Exception as error:  # a type's own methods may raise anything
-            raise self._failed(f"returned what JSON has no form for ({type(error).__name__[:80]})") from None
+        except BaseException as error:  # a type's own methods may raise anything
+            return self._failed(f"returned what JSON has no form for ({type(error).__name__[:80]})")
         if size > self.bytes_max:
-            raise self._failed(f"returned {size:,} bytes, and at most {self.bytes_max:,} are allowed: ask it for less")
+            return self._failed(f"returned {size:,} bytes, and at most {self.bytes_max:,} are allowed: ask it for less")
         return text
+
+    def _raised(self, error: BaseException) -> ModelFailed:
+        return self._failed(f"raised {_line(type(error).__name__)[:80]}{_words_of(error)}")
 
     def _failed(self, how: str) -> ModelFailed:
         return ModelFailed(f"{self._name} {how}")
-
-
-class _Exit(Exception):
-    """What a thread must not let through, by its type's name."""
 
 
 def host_tools(given: Iterable[Any], *, bytes_max: int, told_bytes_max: int) -> tuple[HostTool, ...]:
@@ -254,7 +270,9 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[type[msgspec.St
         if one.kind not in _NAMED or one.name not in hints:
             raise _invalid(f"{name}: the argument {one.name} needs a name and a type; * and ** are not possible")
         default = () if one.default is one.empty else (one.default,)
-        fields.append((one.name, hints[one.name], *default))
+        # Each call has a list or dict for itself.
+        made_new = [msgspec.field(default_factory=functools.partial(copy.deepcopy, value)) for value in default]
+        fields.append((one.name, hints[one.name], *made_new))
         words.append(f"{one.name}: {_type_words(hints[one.name])}" + (f" = {_json(name, *default)}" if default else ""))
     try:
         made = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
@@ -304,11 +322,6 @@ def _checked_number(name: str, what: str, value: Any, low: float, high: float) -
     if type(value) not in kinds or not low <= value <= high:
         raise _invalid(f"{what} of the tool {name} must be from {low} to {high:g}")
     return value
-
-
-def _kind_of(error: BaseException) -> str:
-    name = str(error) if isinstance(error, _Exit) else type(error).__name__
-    return _line(name)[:80]
 
 
 def _words_of(error: BaseException) -> str:

@@ -34,9 +34,10 @@ __all__ = ["encoded"]
 
 _Read = Callable[[Any, str], Any]
 
-# By default Python reads and writes no longer numbers, and neither does the host.
+# By default Python reads and writes no longer numbers, and neither does the host, which counts a sign as a digit.
 _DIGITS_MAX = 4300
-_BITS_MAX = 14285
+_BITS_MAX = 14281
+_TOO_LONG = 10**_DIGITS_MAX
 _NAME_CHARS_MAX = 80
 # The module and name of the class, and the method that writes its values.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
@@ -181,7 +182,7 @@ class _Encoder:
 def _number(value: Any) -> Any:
     if type(value) is float and not math.isfinite(value):
         raise TypeError(f"an answer cannot hold {value}, which JSON does not have: give None or text in its place")
-    if type(value) is int and value.bit_length() >= _BITS_MAX and abs(value) >= 10**_DIGITS_MAX:
+    if type(value) is int and value.bit_length() >= _BITS_MAX and not -(_TOO_LONG // 10) < value < _TOO_LONG:
         raise TypeError(f"an answer cannot hold a number of more than {_DIGITS_MAX} digits: give it as hex(value)")
     return value
 
