@@ -41,7 +41,6 @@ import re
 import secrets
 import selectors
 import socket
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -54,7 +53,7 @@ import psutil
 
 from belljar import Runtime
 from belljar.audit import Record
-from belljar.audit.read import parse
+from belljar.audit.read import records_after
 from belljar.engine import CellResult, Result
 from belljar.errors import PolicyDenied
 from belljar.models import NullModel
@@ -457,10 +456,8 @@ class Escapes:
 
     def _new_records(self) -> list[Record]:
         """The log since the last time."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.audit}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT seq, body FROM records WHERE seq > ? ORDER BY seq", (self._seq,)).fetchall()
-        self._seq = rows[-1][0]
-        found = [parse(seq, body) for seq, body in rows]
+        found = records_after(self.audit, self._seq)
+        self._seq = found[-1].seq
         return [record for record in found if record.run == found[-1].run]
 
 

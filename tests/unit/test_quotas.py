@@ -505,7 +505,8 @@ def test_balances_that_are_wrong_are_found_and_a_damaged_log_is_no_ledgers_fault
             assert await here.quotas.check() == ["acme total: used calls is 7, its reservations say 1"]
             await meddle(here.journal, "DELETE FROM runs")
             assert "the ledger has reservations of run 'r1', and does not know the run" in await here.quotas.check()
-            (trigger,) = await meddle(here.journal, "SELECT sql FROM sqlite_master WHERE name LIKE '%not_changed'")
+            find = "SELECT sql FROM sqlite_master WHERE name = 'records_are_not_changed'"
+            (trigger,) = await meddle(here.journal, find)
             await meddle(here.journal, "DROP TRIGGER records_are_not_changed")
             damage = "UPDATE records SET body = CAST(replace(body, '4500', '4.5e') AS BLOB) WHERE seq = 3"
             await meddle(here.journal, damage)
