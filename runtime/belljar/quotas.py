@@ -27,7 +27,7 @@ from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, opened_journal
 from belljar.journal.packs import Row
-from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
+from belljar.journal.schema import TAIL_BYTES_MAX, tail_of
 from belljar.ledger import (
     LIMITED,
     Amounts,
@@ -347,8 +347,8 @@ def _differences(log: Log) -> list[str]:
 
 
 def _is_compared(body: bytes) -> bool:
-    tail = TAIL.search(body[-TAIL_BYTES_MAX:])
-    return tail is not None and tail[1].decode() in _COMPARED
+    tail = tail_of(body)
+    return tail is not None and tail[0] in _COMPARED
 
 
 def _is_of_one_journal(rows: Iterator[Row]) -> bool:

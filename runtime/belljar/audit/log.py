@@ -28,12 +28,12 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import RunId
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.packs import Packs
-from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
+from belljar.journal.schema import tail_of
 from belljar.journal.tables import RECORD_BYTES_MAX, RecordRow
 
 __all__ = ["AuditLog"]
 
-_BOUNDS: Final = (b"run.started", b"run.finished", b"run.abandoned")
+_BOUNDS: Final = ("run.started", "run.finished", "run.abandoned")
 
 
 class AuditLog:
@@ -179,9 +179,9 @@ class AuditLog:
 def _is_open(draft: Draft, run: RunId) -> bool:
     """Whether the log has the run's beginning and not its end. Looked for from the last record backwards."""
     for _, _, body, _ in Packs(draft.query).rows(where="run = ?", values=(run,), backwards=True):
-        match = TAIL.search(body[-TAIL_BYTES_MAX:]) if isinstance(body, bytes) else None
-        if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
-            return match[1] == b"run.started"
+        tail = tail_of(body) if isinstance(body, bytes) else None
+        if tail is not None and tail[1] == run and tail[0] in _BOUNDS:
+            return tail[0] == "run.started"
     return False
 
 

@@ -53,7 +53,7 @@ from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.journal import Draft, Job, Journal, opened_journal, shown
-from belljar.journal.packs import SPANS, Packs, pack_of, unpacked
+from belljar.journal.packs import Bounds, Packs, pack_of, unpacked
 from belljar.journal.tables import CHECKPOINTS, PACK_RECORDS, SUBTREES, CheckpointRow, SubtreeRow
 from belljar.keys import Keys
 
@@ -79,8 +79,6 @@ _KEY: Final = "signing"
 _NEXT_KEY: Final = "signing.next"
 _OLD_KEYS: Final = "signing.old"
 _COUNT: Final = "SELECT coalesce(max(seq), 0) FROM records"
-_FIRST: Final = f"SELECT min(low) FROM {SPANS} WHERE run = ?"  # noqa: S608 (a constant)
-_BOUNDS: Final = f"SELECT min(low), max(high) FROM {SPANS} WHERE run = ?"  # noqa: S608 (a constant)
 _SIZE: Final = "SELECT size FROM checkpoints ORDER BY size DESC LIMIT 1"
 _LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
 
@@ -279,8 +277,8 @@ class Checkpoints:
         self._wanted[mark] = seq
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                rows = await self._ask(_FIRST, run)
-                plain = msgspec.structs.replace(plain, first=rows[0][0])
+                if (bounds := await self._bounds_of(run)) is not None:
+                    plain = msgspec.structs.replace(plain, first=bounds[0])
                 while (signed := self._signed) is None or signed.size < seq:
                     if await self._make() is None:
                         return plain
@@ -398,9 +396,10 @@ class Checkpoints:
             InvalidInput: `audit.no_run`; `audit.unfinished`.
             NotSigned, AuditUnavailable: as `make`.
         """
-        ((first, seq),) = await self._ask(_BOUNDS, run)
-        if first is None:
+        bounds = await self._bounds_of(run)
+        if bounds is None:
             raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
+        first, seq, _ = bounds
         ((_, body),) = await self._rows(seq, seq)
         record = parse(seq, body)
         if not isinstance(record.typed, RunFinished | RunAbandoned):
@@ -624,6 +623,10 @@ class Checkpoints:
                 growth.tree.forget(min(keep, growth.tree.size))
             if count < _CHUNK:
                 return
+
+    async def _bounds_of(self, run: str) -> Bounds | None:
+        job = Job(lambda draft: Packs(draft.query).bounds_of(run))
+        return await self._journal.submit(job, unavailable=AuditUnavailable)
 
     async def _rows(self, first: int, last: int | None = None, limit: int | None = None) -> list[tuple[int, object]]:
         """Records between two numbers, so many at most: number and body."""

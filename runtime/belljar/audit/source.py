@@ -24,7 +24,7 @@ from belljar.audit.events import HOST_RUNS
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import runs_below
 from belljar.journal import StoreError, shown
-from belljar.journal.packs import NO_PACKS, SPANS, Packs, Row
+from belljar.journal.packs import Bounds, Packs, Row
 from belljar.journal.schema import CONTENTS_SINCE, PACKS_SINCE, SCHEMA, SqliteError, is_blank
 from belljar.journal.tables import RECORD_BYTES_MAX
 
@@ -48,7 +48,6 @@ _CHECKPOINTS: Final = f"""SELECT size, CASE WHEN length(note) <= {NOTE_BYTES_MAX
     ORDER BY size LIMIT 500000"""  # noqa: S608 (constants)
 _TREE: Final = "(run = ? OR (run > ? AND run < ?))"
 _BELOW: Final = f"SELECT DISTINCT run FROM {{}} WHERE {_TREE} ORDER BY run"  # noqa: S608 (constants)
-_OF_RUN: Final = "SELECT min(low), max(high), CAST(sum(many) AS bigint) FROM {} WHERE run = ?"
 _BEFORE: Final = "SELECT max(run) FROM {} WHERE run < ?"
 _HEAD: Final = "SELECT coalesce(max(seq), 0) FROM records"  # where the last record always is
 _SEQ_MAX: Final = 2**62
@@ -89,7 +88,7 @@ class Source(Protocol):
         """The first and the last record of each run, and how many there are; None if only the records say that."""
         ...
 
-    def bounds_of(self, run: str) -> tuple[int, int, int] | None:
+    def bounds_of(self, run: str) -> Bounds | None:
         """The same of one run; None if it has no records."""
         ...
 
@@ -192,10 +191,6 @@ class _Indexed:
     def packs(self) -> Packs:
         return Packs(self.ask, there_are=self._has_packs())
 
-    @functools.cached_property
-    def _spans(self) -> str:
-        return SPANS if self._has_packs() else NO_PACKS
-
     def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
         if run is None:
             return self.packs.rows(*_range(seq, after))
@@ -207,14 +202,13 @@ class _Indexed:
         return self.packs.rows(first, where=_TREE, values=(run, *runs_below(run)))
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
-        return [(row[0], row[1], row[2], row[3]) for row in self.ask(_BOUNDS.format(self._spans))]
+        return [(row[0], row[1], row[2], row[3]) for row in self.ask(_BOUNDS.format(self.packs.spans))]
 
-    def bounds_of(self, run: str) -> tuple[int, int, int] | None:
-        ((low, high, many),) = self.ask(_OF_RUN.format(self._spans), run)
-        return None if low is None else (low, high, many)
+    def bounds_of(self, run: str) -> Bounds | None:
+        return self.packs.bounds_of(run)
 
     def below(self, run: str) -> list[str] | None:
-        found = self.ask(_BELOW.format(self._spans), run, *runs_below(run))
+        found = self.ask(_BELOW.format(self.packs.spans), run, *runs_below(run))
         # A name of what belongs to no run may begin as a run's id does.
         return [row[0] for row in found if row[0] == run or row[0] not in HOST_RUNS]
 

@@ -42,7 +42,7 @@ from belljar.audit.tampering import (
 from belljar.audit.trees import TREE_EVENTS, Trees
 from belljar.errors import InvalidInput
 from belljar.journal import Ask
-from belljar.journal.packs import block_of
+from belljar.journal.packs import Bounds, block_of, bound
 from belljar.journal.tables import PACK_RECORDS
 from belljar.keys import Keys
 
@@ -175,7 +175,7 @@ class _Checker:
         self._more = 0
         self._charges = Charges()
         self._trees = Trees()
-        self._packs: dict[int, dict[str, tuple[int, int, int]]] = {}  # what has to be said of the runs of each
+        self._packs: dict[int, dict[str, Bounds]] = {}  # what has to be said of the runs of each
         self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
         self._rows = Rows()
         self._leaves = Leaves(())
@@ -228,9 +228,7 @@ class _Checker:
             if run not in (None, record.run):
                 self.problem(f"record {seq}: it {OTHER_RUN}")
             if kept_hash is None:
-                runs = self._packs.setdefault(block_of(seq), {})
-                low, _, many = runs.get(record.run, (seq, seq, 0))
-                runs[record.run] = low, seq, many + 1
+                bound(self._packs.setdefault(block_of(seq), {}), record.run, seq)
             self._follow(record)
         self._rows.feed(seq, said, is_whole=is_whole, continues=prev is None or self._head in (prev, _UNKNOWN))
         self._leaves.feed(data)

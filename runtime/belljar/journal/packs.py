@@ -26,7 +26,7 @@ from hashlib import sha256
 from typing import Final
 
 from belljar.journal.draft import Ask, Draft, Job
-from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
+from belljar.journal.schema import tail_of
 from belljar.journal.tables import (
     PACK_RECORDS,
     PACK_RUNS,
@@ -37,15 +37,18 @@ from belljar.journal.tables import (
     PackRunRow,
 )
 
-__all__ = ["NO_PACKS", "SPANS", "Pack", "Packs", "Row", "block_of", "pack_of", "packed", "unpacked"]
+__all__ = ["Bounds", "Pack", "Packs", "Row", "block_of", "bound", "pack_of", "packed", "unpacked"]
 
 # Of a record: its number, run, body and hash. The run and the hash of one that comes from a pack are None, since only
 # its bytes say them; and so are the bytes where the pack cannot be read.
 Row = tuple[int, object, object, object]
-# One row for each run of each pack, and for each later record: the first, the last, and how many.
-SPANS: Final = "(SELECT run, low, high, many FROM pack_runs UNION ALL SELECT run, seq, seq, 1 FROM records) AS spans"
+# Of a run: its first and its last record, and how many it has.
+Bounds = tuple[int, int, int]
+# These for each run of each pack, and for each later record.
+_SPANS: Final = "(SELECT run, low, high, many FROM pack_runs UNION ALL SELECT run, seq, seq, 1 FROM records) AS spans"
 # The same of a log that an older version made.
-NO_PACKS: Final = "(SELECT run, seq AS low, seq AS high, 1 AS many FROM records) AS spans"
+_NO_PACKS: Final = "(SELECT run, seq AS low, seq AS high, 1 AS many FROM records) AS spans"
+_OF_RUN: Final = "SELECT min(low), max(high), CAST(sum(many) AS bigint) FROM {} WHERE run = ?"
 
 _BATCH: Final = 500
 _TEXT_BYTES_MAX: Final = PACK_RECORDS * (RECORD_BYTES_MAX + 1)
@@ -72,6 +75,16 @@ class Packs:
         self._there_are = there_are
         self._open: OrderedDict[int, tuple[list[bytes] | None, int]] = OrderedDict()
         self._open_bytes = 0
+
+    @property
+    def spans(self) -> str:
+        """What a SELECT takes from for the columns `run`, `low`, `high` and `many`: the bounds of runs, in parts."""
+        return _SPANS if self._there_are else _NO_PACKS
+
+    def bounds_of(self, run: str) -> Bounds | None:
+        """None if the run has no records."""
+        ((low, high, many),) = self._ask(_OF_RUN.format(self.spans), run)
+        return None if low is None else (low, high, many)
 
     def rows(
         self,
@@ -110,7 +123,7 @@ class Packs:
             for at in reversed(places) if backwards else places:
                 if bodies is None:
                     yield begin + at, None, None, None
-                elif runs is None or _run_of(bodies[at]) in runs:
+                elif runs is None or ((tail := tail_of(bodies[at])) is not None and tail[1] in runs):
                     yield begin + at, None, bodies[at], None
 
     def _blocks(
@@ -181,11 +194,6 @@ def _row(seq: int, run: object, body: object, digest: object) -> Row:
     return seq, run, body, digest
 
 
-def _run_of(body: bytes) -> str | None:
-    match = TAIL.search(body[-TAIL_BYTES_MAX:])
-    return match[2].decode("utf-8", "replace") if match else None
-
-
 # -- making them -------------------------------------------------------------------------------------------------------
 
 
@@ -233,16 +241,23 @@ def pack_of(rows: Sequence[Row]) -> Pack | None:
 
     None where they are not as they were written: what shows that would be gone, so they stay as they are.
     """
-    first, text, runs = rows[0][0], bytearray(), dict[str, PackRunRow]()
+    first, text, runs = rows[0][0], bytearray(), dict[str, Bounds]()
     for expected, (seq, run, body, digest) in enumerate(rows, first):
         if not isinstance(body, bytes) or not isinstance(run, str) or b"\n" in body:
             return None
-        if seq != expected or sha256(body).digest() != digest or _run_of(body) != run:
+        tail = tail_of(body)
+        if seq != expected or sha256(body).digest() != digest or tail is None or tail[1] != run:
             return None
         text += body + b"\n"
-        before = runs.get(run) or PackRunRow(block_of(seq), run, seq, seq, 0)
-        runs[run] = before._replace(high=seq, many=before.many + 1)
+        bound(runs, run, seq)
     if len(rows) != PACK_RECORDS:
         return None
     row = PackRow(block_of(first), len(text), zlib.compress(text))
-    return Pack(range(first, first + PACK_RECORDS), row, list(runs.values()))
+    of_runs = [PackRunRow(row.block, run, *bounds) for run, bounds in runs.items()]
+    return Pack(range(first, first + PACK_RECORDS), row, of_runs)
+
+
+def bound(runs: dict[str, Bounds], run: str, seq: int) -> None:
+    """Count the next record of a run."""
+    low, _, many = runs.get(run, (seq, seq, 0))
+    runs[run] = low, seq, many + 1

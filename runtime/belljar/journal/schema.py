@@ -30,12 +30,12 @@ __all__ = [
     "OLD_LEDGER",
     "PACKS_SINCE",
     "SCHEMA",
-    "TAIL",
     "TAIL_BYTES_MAX",
     "Schema",
     "SqliteError",
     "copy_ledger",
     "is_blank",
+    "tail_of",
 ]
 
 # The second comes of a damaged file: SQLite quotes it in its message, which then is no text.
@@ -133,10 +133,17 @@ def is_blank(db: sqlite3.Connection) -> bool:
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 # How every record ends: with its event and its run.
-TAIL: Final = re.compile(
+_TAIL: Final = re.compile(
     rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
 )
 TAIL_BYTES_MAX: Final = 512
+
+
+def tail_of(body: bytes) -> tuple[str, str] | None:
+    """The event and the run that a record says in its end; None of what does not end as a record does."""
+    match = _TAIL.search(body[-TAIL_BYTES_MAX:])
+    return None if match is None else (match[1].decode(), match[2].decode("utf-8", "replace"))
+
 
 # Against our own mistakes. Anybody who can write the file can drop them; that is what the chain is for.
 _TRIGGERS: Final = (
@@ -173,8 +180,8 @@ def _add_runs(db: sqlite3.Connection) -> None:
 
 def _run_of(body: bytes) -> str:
     """Empty for a record that was tampered with: `verify` will report it."""
-    match = TAIL.search(body[-TAIL_BYTES_MAX:])
-    return match[2].decode("utf-8", "replace") if match else ""
+    tail = tail_of(body)
+    return "" if tail is None else tail[1]
 
 
 _LOG_2: Final = Schema(
