@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,12 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from belljar.audit import verify
+from tests.certificates import certified
 from tests.integration.support import Jar
 from tests.postgres import Postgres, Unavailable, sql
 
@@ -25,40 +20,17 @@ RULES = "local all all trust\nhostssl all alice 127.0.0.0/8 scram-sha-256\n"
 ASKS = "FINAL(llm_query('how many?'))"
 
 
-def certified(folder: Path, name: str, address: str) -> Path:
-    """A key and a certificate of an address, signed by itself: `NAME.key` and `NAME.crt`, which is returned."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate = folder / f"{name}.crt"
-    certificate.write_bytes(made.public_bytes(Encoding.PEM))
-    return certificate
-
-
 class Guarded:
     """A server that lets `alice` in over TLS alone, and with her password. It has an address of its own for that."""
 
     def __init__(self, server: Postgres, folder: Path) -> None:
         self.address = f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
-        self.certificate = certified(folder, "server", self.address)
-        self.stranger = certified(folder, "stranger", self.address)
+        self.certificate, key = certified(folder, self.address)
+        self.stranger, _ = certified(folder, self.address, stem="stranger")
         owner = server.folder.stat()
         for name, content in (
             ("server.crt", self.certificate.read_bytes()),
-            ("server.key", self.certificate.with_suffix(".key").read_bytes()),
+            ("server.key", key.read_bytes()),
             ("rules", RULES.encode()),
         ):
             place = server.folder / name

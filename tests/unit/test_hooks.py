@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
 import hashlib
 import hmac
 import http.server
@@ -18,11 +17,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from belljar.access import Principal
 from belljar.audit.events import HookChanged, HookDelivered
@@ -36,6 +30,7 @@ from belljar.identity import Tenant
 from belljar.journal.tables import DELIVERIES, DeliveryRow
 from belljar.keys import Keys
 from belljar.ledger import LIMITED, Amounts, Limits, Quota, Remaining
+from tests.certificates import certified
 from tests.journals import OwnLog, meddle
 from tests.waiting import PATIENCE_S, in_time
 
@@ -590,25 +585,10 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_asked(
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A key, and a certificate for `name` that it signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    """A key, and a certificate for `name` that it signed itself, in one file."""
+    signed, key = certified(folder, name)
     file = folder / "certificate.pem"
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(secret + made.public_bytes(Encoding.PEM))
+    file.write_bytes(key.read_bytes() + signed.read_bytes())
     return file
 
 

@@ -21,6 +21,7 @@ from opentelemetry import trace
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.models import Message, ModelReply, ModelRequest, Usage
 from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
+from tests.bodies import Endless, Paced
 from tests.waiting import pass_time
 
 KEY = "sk-ant-very-secret"
@@ -443,20 +444,6 @@ def test_a_deadline_ends_the_call_and_keeps_the_known_usage() -> None:
     assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (True, True, 25, None)
 
 
-class Paced(httpx2.AsyncByteStream):
-    """Between two pieces of the body, some seconds pass."""
-
-    def __init__(self, seconds: float, *pieces: bytes) -> None:
-        self._seconds = seconds
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-            pass_time(self._seconds)
-            await asyncio.sleep(0.01)  # where the pause is too long, it ends here
-
-
 PATIENT = msgspec.structs.replace(REQUEST, deadline_s=900.0)
 
 
@@ -582,20 +569,6 @@ def test_a_stream_that_makes_no_sense_is_a_failure_of_unknown_cost(events: list[
     error = fails(streamed(*events))
     assert error.charged
     assert error.output_tokens is None
-
-
-class Endless(httpx2.AsyncByteStream):
-    """The same piece, over and over, up to a bound, so that a test that fails ends."""
-
-    def __init__(self, piece: bytes, most: int) -> None:
-        self._piece = piece
-        self._most = most
-        self.sent = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self.sent < self._most:
-            self.sent += len(self._piece)
-            yield self._piece
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.models import Message, Model, ModelReply, ModelRequest, Usage
-from tests.waiting import pass_time
+from tests.bodies import Endless, Paced
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY = "sk-very-secret"
@@ -263,20 +263,6 @@ def test_a_broken_connection(raised: Exception, retryable: bool, charged: bool) 
     assert (error.retryable, error.charged, error.input_tokens) == (retryable, charged, None)
 
 
-class Paced(httpx2.AsyncByteStream):
-    """Between two pieces of the body, some seconds pass."""
-
-    def __init__(self, seconds: float, *pieces: bytes) -> None:
-        self._seconds = seconds
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-            pass_time(self._seconds)
-            await asyncio.sleep(0.01)  # where the pause is too long, it ends here
-
-
 @pytest.mark.parametrize(
     ("deadline_s", "said"),
     [(900.0, "stopped in the middle of its answer for 60 s"), (30.0, "no complete answer in 30 s")],
@@ -345,20 +331,6 @@ def test_a_stream_that_makes_no_sense_is_a_failure_of_unknown_cost(chunks: list[
     error = fails(streamed(*chunks))
     assert "not a chat completion" in str(error)
     assert (error.charged, error.output_tokens) == (True, None)
-
-
-class Endless(httpx2.AsyncByteStream):
-    """The same piece, over and over, up to a bound, so that a test that fails ends."""
-
-    def __init__(self, piece: bytes, most: int) -> None:
-        self._piece = piece
-        self._most = most
-        self.sent = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self.sent < self._most:
-            self.sent += len(self._piece)
-            yield self._piece
 
 
 @pytest.mark.parametrize(("status", "piece"), [(500, b"x\n" * 30_000), (200, b"x" * 65536)])

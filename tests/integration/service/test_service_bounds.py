@@ -21,6 +21,7 @@ from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
 from belljar.service.settings import ServiceSettings, check_bind
 from belljar.service.values import VALUES_MAX
+from tests.certificates import certified
 from tests.integration.service.support import Begun, Client, Serving, connected, head, problem, said, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
@@ -325,41 +326,6 @@ def test_files_of_tls_that_nobody_can_use_are_refused_in_one_line(tmp_path: Path
             check_bind(ServiceSettings(tls_cert=one, tls_key=its))
         assert told.value.code == "service.tls"
         assert "\n" not in str(told.value)
-
-
-def certified(folder: Path) -> tuple[Path, Path]:
-    """A certificate of this machine by itself, and its key."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate, key = folder / "server.crt", folder / "server.key"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return certificate, key
 
 
 def test_no_answer_names_a_path_of_this_host(jar: Jar) -> None:

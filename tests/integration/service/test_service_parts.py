@@ -29,8 +29,8 @@ from belljar.service.pages.routes import _words
 from belljar.service.parts import parts
 from belljar.service.routes import Service
 from belljar.service.values import VALUES_MAX
+from tests.certificates import certified
 from tests.integration.service.support import Begun, Client, Held, Serving, connected, head, problem, said, serving
-from tests.integration.service.test_service_bounds import certified
 from tests.integration.support import PATIENCE_S, Jar
 from tests.unit.collectors import Collector
 from tests.waiting import in_time, until
