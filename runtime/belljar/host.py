@@ -54,7 +54,7 @@ from belljar.lifecycle import (
     tenant_limits,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
-from belljar.models.replay import ForkModel, Tape
+from belljar.models.replay import NO_CLOCKS, Clocks, ForkModel, Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
@@ -222,6 +222,7 @@ class Host:
         self._backends: dict[str, Backend] = {}
         self._seed: str | None = None
         self._hash_seed: int | None = None
+        self._clocks: Clocks = NO_CLOCKS
         self._live: dict[str, Run] = {}
         self._streams: set[asyncio.Task[Result]] = set()
         self._home = Home()
@@ -372,13 +373,14 @@ class Host:
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
 
-    def seeded(self, seed: str | None, hash_seed: int | None = None) -> None:
+    def seeded(self, seed: str | None, hash_seed: int | None = None, clocks: Clocks = NO_CLOCKS) -> None:
         """From now on runs begin with this seed, and not with a random one each.
 
         Args:
             hash_seed: what the boxes of backends that are not yet open hash texts with; a random one each when None.
+            clocks: what their cells are to read of clocks, as far as that goes.
         """
-        self._seed, self._hash_seed = seed, hash_seed
+        self._seed, self._hash_seed, self._clocks = seed, hash_seed, clocks
 
     async def fork(
         self, question: str, fork: Fork, *, model: Model, sub_model: Model, tools: Iterable[HostTool] = (), **wish: Any
@@ -615,6 +617,7 @@ class Host:
             tools=_permitted_tools(wish.tools, terms.policy),
             fork=wish.fork,
             seed=(ticket.seed if ticket is not None else None) or self._seed or secrets.token_hex(16),
+            clocks=ticket.tape.clocks if ticket is not None and ticket.tape is not None else self._clocks,
             by=ticket.by if ticket is not None else None,
             begun=ticket.begun if ticket is not None else None,
             ended=ticket.ended if ticket is not None else None,

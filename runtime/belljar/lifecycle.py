@@ -81,6 +81,7 @@ from belljar.identity import Language, RunId, Tenant
 from belljar.journal import Job
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import HostTool, Model, Prices
+from belljar.models.replay import NO_CLOCKS, Clocks
 from belljar.policy import Policy, Quota, Spending, digest, dump
 from belljar.protocol import ContextInfo, Failure, Stream, ToolInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
@@ -157,6 +158,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         tools: functions of the host that its program may call; a child run has none.
         fork: of which run it takes over the first turns.
         seed: what its program's `random` and `os.urandom` follow.
+        clocks: what the cells of a recorded run that it does again read of clocks; see `models.replay.Tape`.
         by: who ordered it of a service, which has given it its id. A child run was ordered by nobody.
         begun: what is written in one transaction with its start. If it raises, the run does not start.
         ended: makes what is written in one transaction with its end, of its status.
@@ -179,6 +181,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[HostTool, ...] = ()
     fork: Fork | None = None
     seed: str
+    clocks: Clocks = NO_CLOCKS
     by: str | None = None
     begun: Job[object] | None = None
     ended: Callable[[str], Job[object]] | None = None
@@ -217,6 +220,7 @@ class Run:
             bound_s=deadline - self._started,
             tasks=tasks,
             keeper=Keeper(order.run, policy.audit, secrets=(*shared.secrets, *policy.models.canaries)),
+            clocks=order.clocks.get(str(order.run).partition(".")[2], {}),
             now=shared.ledger.now,
         )
         self.calls = Calls(
@@ -514,7 +518,13 @@ class Run:
         more, stays = not order.alone, order.stays or typed is not None
         tools = [ToolInfo(*tool.told) for tool in order.tools]
         await self._box.open(
-            order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools, seed=order.seed
+            order.language,
+            self._opened,
+            self._contexts,
+            more=more,
+            stays=stays,
+            tools=tools,
+            seed=order.seed,
         )
 
     def _make_broker(self) -> Broker:

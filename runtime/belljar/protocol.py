@@ -8,14 +8,14 @@ Turn order::
     host   Start                          once, first
     guest  Ready                          once
     host   Execute                        one cell at a time
-    guest    Output*  (Read|Search|Query|Recurse|Budget|Coverage)*   many in flight, up to the policy's limit
+    guest    Output*  Clock*  (Read|Search|Query|Recurse|Budget|Coverage)*   many in flight, up to the policy's limit
     host     Data|Found|Answers|Left|Covered|Refused                 one for each request, same `id`, any order
     guest    Final                        ends the cell; once one counts, nothing the guest says does
     guest  Done                           ends the cell; no request may be pending
 
-A message that belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So a
-message that is late, repeated or early never counts for another cell, however host and guest got out of step. A request
-has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
+A message that belongs to a cell names it: `Output`, `Clock`, `Final` and `Done` carry the number that `Execute` gave.
+So a message that is late, repeated or early never counts for another cell, however host and guest got out of step. A
+request has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
 
 Identity, tenant, depth, budget and deadline appear in no message of a guest: the stream itself is the identity, and the
 host keeps the rest. `doc` is an index into the table that `Start` gave, never a name or a path.
@@ -40,6 +40,7 @@ __all__ = [
     "Answers",
     "Budget",
     "CellError",
+    "Clock",
     "ContextInfo",
     "Coverage",
     "Covered",
@@ -68,7 +69,7 @@ __all__ = [
     "carries_body",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 # Integers stay exact in every JSON reader (2**53) and far above any document.
 _OFFSET_MAX = 2**53 - 1
@@ -203,6 +204,16 @@ class Output(_Message, frozen=True):
     stream: Stream
 
 
+class Clock(_Message, frozen=True):
+    """What the program has read of clocks since it last said so. No reply.
+
+    Body: for each reading a byte that says which clock, and a signed integer of 64 bits, little-endian: nanoseconds, or
+    what `budget()` said. The rest is as in `Output`.
+    """
+
+    cell: CellNumber
+
+
 class Final(_Message, frozen=True):
     """The answer. Body: text, or one JSON value. No reply.
 
@@ -233,7 +244,7 @@ class Done(_Message, frozen=True):
     variables: Annotated[list[VariableText], Meta(max_length=64)] = []
 
 
-GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Coverage | Output | Final | Done
+GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Coverage | Output | Clock | Final | Done
 
 # ---------------------------------------------------------------------------------------------------- host -> guest
 
@@ -280,7 +291,8 @@ class Start(_Message, frozen=True):
 
     `more`: other cells may follow the first. Then the given names are restored after each cell, and a last line that is
     an expression is shown. `stays`: an answer may turn out not to count, so cells may follow it as well.
-    `seed`: what `random` and `os.urandom` follow, so that a replay of the run has the same numbers.
+    `seed`: what `random` and `os.urandom` follow, so that a replay of the run has the same numbers. `clock`: what the
+    program reads of clocks is noted, so that a replay has that, too.
     """
 
     protocol: int
@@ -299,10 +311,11 @@ class Start(_Message, frozen=True):
     stays: bool = False
     tools: list[ToolInfo] = []
     seed: ShortText = ""
+    clock: bool = False
 
 
 class Execute(_Message, frozen=True):
-    """Run one cell. Body: Python source.
+    """Run one cell. Body: Python source, and behind it `noted_bytes` of what this cell's `Clock`s said when recorded.
 
     `interrupted`: the cell before was sent an interrupt that may have come after its end, or may even come after this
     order. It is not meant for this cell.
@@ -310,6 +323,7 @@ class Execute(_Message, frozen=True):
 
     cell: int
     interrupted: bool = False
+    noted_bytes: int = 0
 
 
 class Data(_Message, frozen=True):
@@ -409,7 +423,7 @@ class Refused(_Message, frozen=True):
 
 HostMessage = Start | Execute | Data | Found | Answers | Left | Covered | Refused
 
-_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found, Answers, Covered)
+_WITH_BODY = (Search, Query, Recurse, Output, Clock, Final, Done, Execute, Data, Found, Answers, Covered)
 
 
 def carries_body(message: GuestMessage | HostMessage) -> bool:

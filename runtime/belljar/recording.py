@@ -5,6 +5,8 @@ Of everything that is not there any more it says what it was (`missing`), and fr
 
 from __future__ import annotations
 
+import contextlib
+from base64 import b64decode
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -18,13 +20,13 @@ from belljar.audit import Record, records_below
 from belljar.audit.content import Contents, open_contents
 from belljar.audit.events import RunStarted
 from belljar.audit.export.words import end_of
-from belljar.audit.printed import digest
+from belljar.audit.printed import digest_of, said_by
 from belljar.audit.replay import Setup, actions_of, place_of
 from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
 from belljar.errors import ContentUnavailable, InvalidInput
 from belljar.keys import Keys
 from belljar.models import Rates, Usage
-from belljar.models.replay import Asked, Tape
+from belljar.models.replay import Asked, Clocks, Tape
 
 __all__ = ["Recording", "read_recording"]
 
@@ -80,7 +82,7 @@ class Recording:
         self._bytes = 0
         self._cut = self._stopped_in()
         self._again = self._tried_again()
-        self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
+        asked = [self._asked(whose, query) for whose, query in self._queries()]
         self.setup = self._setup()
         self.question = self._question()
         self.codes: list[str] = []
@@ -90,7 +92,10 @@ class Recording:
         if self.question is None or self._turns_missing or self._cut is not None:
             self.codes = self._codes()
             self.by = "cells" if self.codes else None
+        # By run and cell: what it read of clocks, and its last record.
+        self._clocks: dict[tuple[str, int], tuple[bytes, int]] = {}
         self.actions = actions_of(self.run, self._output_digest)
+        self.tape = Tape(run, asked, self._clocks_until(self.run.last_seq))
 
     def until(self, turn: int) -> Tape:
         """What was asked before this turn of the root model, counted from 1.
@@ -116,14 +121,14 @@ class Recording:
                 f"not all answers before turn {turn} of {self.run.run} are kept: fork from an earlier one",
                 code="replay.turn",
             )
-        return Tape(self.run.run, asked)
+        return Tape(self.run.run, asked, self._clocks_until(first[0]))
 
     def answered(self) -> Tape:
         """All that was answered, up to the first answer that is not there any more."""
         at = {query.action: query.seq for _, query in self._queries()}
         first_lost = min((at[one.action] for one in self.tape.asked if one.lost), default=self.run.last_seq + 1)
         kept = [one for one in self.tape.asked if one.reply is not None and at[one.action] < first_lost]
-        return Tape(self.run.run, kept)
+        return Tape(self.run.run, kept, self._clocks_until(first_lost))
 
     def had(self, contexts: Iterable[str]) -> None:
         """Look whether the run had contexts of these names. Raises InvalidInput: `replay.context`: it had not."""
@@ -241,9 +246,23 @@ class Recording:
         return codes
 
     def _output_digest(self, cell: Cell) -> str | None:
-        found = digest(cell, self._contents)
-        if found is None and (cell.output is None or cell.output.size_bytes):
-            self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
+        said = said_by(cell, self._contents)
+        if said is None:
+            if cell.output is None or cell.output.size_bytes:
+                self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
+            return None
+        if said.clock:
+            over = cell.ended_seq or max(step.seq for step in cell.steps)
+            with contextlib.suppress(ValueError):  # as another version may write it
+                self._clocks[cell.code.run, cell.number] = b64decode(said.clock, validate=True), over
+        return digest_of(said, cell.code.run)
+
+    def _clocks_until(self, seq: int) -> Clocks:
+        """What was read of clocks by cells that were over before a record, or with it."""
+        found: dict[str, dict[int, bytes]] = {}
+        for (run, cell), (readings, last_seq) in self._clocks.items():
+            if last_seq <= seq:
+                found.setdefault(place_of(run, self.run.run), {})[cell] = readings
         return found
 
     def _text(self, text: Text, what: str) -> str | None:

@@ -155,14 +155,15 @@ class Replays:
         environ["BELLJAR_KEYS"] = str(self._folder / "keys")
         self._own = await self._own_opened.enter_async_context(Host(state=self._folder, environ=environ))
 
-    async def _seed_own(self, started: RunStarted) -> None:
+    async def _seed_own(self, recording: Recording) -> None:
         """Make the host of its own one in whose boxes this run can be the same again."""
+        started = recording.started
         wanted = self._hash_seed if started.hash_seed is None else started.hash_seed
         if self._own_used and wanted != self._hash_seed:
             await self._own_opened.aclose()
             await self._open_own()
         self._own_used, self._hash_seed = True, wanted
-        self._own.seeded(started.seed, wanted)
+        self._own.seeded(started.seed, wanted, recording.tape.clocks)
 
     async def replay(
         self,
@@ -248,7 +249,7 @@ class Replays:
             for name in (model, sub_model or model):
                 await registry.load(name)
                 models.append(ForkModel(tape, registry.resolve(name)))
-            self._real.seeded(recording.started.seed, recording.started.hash_seed)
+            self._real.seeded(recording.started.seed, recording.started.hash_seed, tape.clocks)
             root, sub = models if sub_model else (models[0], models[0])
             return await self._real.fork(
                 recording.question,
@@ -262,7 +263,7 @@ class Replays:
         self, recording: Recording, setting: Setting, given: Mapping[str, ContextSource]
     ) -> tuple[Run | None, Actions]:
         """What it did now; nothing where it could not be run."""
-        await self._seed_own(recording.started)
+        await self._seed_own(recording)
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}

@@ -22,7 +22,20 @@ from enum import Enum
 from typing import Final as Const
 
 from belljar.errors import ProtocolViolation
-from belljar.protocol import Budget, Coverage, Done, Final, GuestMessage, Output, Query, Read, Ready, Recurse, Search
+from belljar.protocol import (
+    Budget,
+    Clock,
+    Coverage,
+    Done,
+    Final,
+    GuestMessage,
+    Output,
+    Query,
+    Read,
+    Ready,
+    Recurse,
+    Search,
+)
 
 __all__ = [
     "BOX",
@@ -90,6 +103,7 @@ class Event(_Named):
 
     READY = "Ready"
     OUTPUT = "Output"
+    CLOCK = "Clock"
     READ = "Read"
     SEARCH = "Search"
     BUDGET = "Budget"
@@ -115,7 +129,7 @@ class Event(_Named):
 
 _REQUESTS: Const = frozenset({Event.READ, Event.SEARCH, Event.BUDGET, Event.COVERAGE, Event.QUERY, Event.RECURSE})
 # Legal once the box is ready, and without effect on it: the cell's own table says what they do to the cell.
-_SAID: Const = _REQUESTS | {Event.OUTPUT, Event.DONE, Event.FINAL, Event.LATE_FINAL}
+_SAID: Const = _REQUESTS | {Event.OUTPUT, Event.CLOCK, Event.DONE, Event.FINAL, Event.LATE_FINAL}
 
 
 def _heard(state: BoxState) -> dict[Event, BoxState]:
@@ -225,6 +239,7 @@ SERVED: Const[dict[CellState, frozenset[Event]]] = {
 EVENT_OF: Const[dict[type[GuestMessage], Event]] = {
     Ready: Event.READY,
     Output: Event.OUTPUT,
+    Clock: Event.CLOCK,
     Read: Event.READ,
     Search: Event.SEARCH,
     Budget: Event.BUDGET,

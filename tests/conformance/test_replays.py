@@ -84,6 +84,42 @@ print(random.random())
 }
 
 
+# Where programs get the time from.
+TIMES: dict[Language, str] = {
+    "restricted": """
+import datetime, time
+from datetime import date, datetime as moment
+print(time.time(), time.time_ns(), time.monotonic(), time.monotonic_ns(), time.perf_counter(), time.perf_counter_ns())
+print(time.process_time(), time.thread_time())
+print(moment.now(), moment.now(datetime.UTC), moment.utcnow(), moment.today(), date.today(), time.ctime())
+began = time.perf_counter()
+while time.perf_counter() - began < 0.02:
+    time.sleep(0.001)
+print(time.perf_counter() - began)
+""",
+    "python": """
+import asyncio, datetime, logging, queue, sys, time, timeit
+print(time.time(), time.monotonic(), time.perf_counter(), time.process_time(), time.thread_time_ns())
+print(time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+print(datetime.datetime.now(), datetime.datetime.now(datetime.timezone.utc), datetime.datetime.today())
+print(timeit.timeit("1 + 1", number=9))
+logging.basicConfig(format="%(asctime)s.%(msecs)d %(created)f", stream=sys.stdout)
+logging.error("an entry")
+try:
+    queue.Queue().get(timeout=0.02)
+except queue.Empty:
+    print(time.time())
+async def wait():
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(asyncio.sleep(0.01), asyncio.sleep(0.02))
+    print(asyncio.get_running_loop().time() - began)
+asyncio.run(wait())
+for _ in range(3000):
+    time.time()
+""",
+}
+
+
 async def record(
     folder: Path, environ: Mapping[str, str], backend: BackendName, language: Language, code: str
 ) -> tuple[str, str]:
@@ -116,10 +152,16 @@ def test_every_program_does_the_same_again(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("code", [CHANCES, TIMES], ids=["chance", "time"])
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("backend", ["jail", "docker"])
-def test_a_replay_has_the_same_chances_and_no_other_run_has(
-    tmp_path: Path, images: Path, backend: BackendName, language: Language, request: pytest.FixtureRequest
+def test_a_replay_has_the_same_chances_and_times_and_no_other_run_has(
+    tmp_path: Path,
+    images: Path,
+    backend: BackendName,
+    language: Language,
+    code: dict[Language, str],
+    request: pytest.FixtureRequest,
 ) -> None:
     environ = {"BELLJAR_KEYS": str(tmp_path / "keys")}
     if backend != "jail":
@@ -127,12 +169,12 @@ def test_a_replay_has_the_same_chances_and_no_other_run_has(
     (tmp_path / "images").symlink_to(images)
 
     async def twice_and_again() -> tuple[list[str], list[Replay]]:
-        told = [await record(tmp_path, environ, backend, language, CHANCES[language]) for _ in range(2)]
+        told = [await record(tmp_path, environ, backend, language, code[language]) for _ in range(2)]
         async with Replays(State(tmp_path), environ) as replays:
             return [printed for _, printed in told], [await replays.replay(run) for run, _ in told]
 
     (one, other), replays = asyncio.run(twice_and_again())
     assert [(found.outcome, found.lines) for found in replays] == [("equal", None)] * 2
-    # Not a line, and so no source of chance, is the same in two runs; two hosts have two orders of a set.
+    # Not a line, and so no source of either, is the same in two runs; two hosts have two orders of a set.
     assert not set(one.splitlines()) & set(other.splitlines())
-    assert len(one.splitlines()) == CHANCES[language].count("print")
+    assert len(one.splitlines()) == code[language].count("print") + code[language].count("logging.error")

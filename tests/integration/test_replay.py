@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -503,6 +504,59 @@ def test_random_numbers_are_the_same_again_also_in_a_child_and_others_in_another
     assert [rig.replay(str(result.run)).outcome for result in results] == ["equal", "equal"]
 
 
+WATCH = "import time, datetime\nprint(time.time(), datetime.datetime.now(), budget()['wall_ms'], budget()['cpu_ms'])\n"
+
+
+@pytest.mark.parametrize("language", ["python", "restricted"])
+def test_the_time_is_that_of_the_record_also_in_a_child_and_in_what_is_left_of_it(rig: Rig, language: Language) -> None:
+    turns = [f"```repl\n{WATCH}rlm_query('look', context='clock')\n```", f"```repl\n{WATCH}FINAL('1')\n```"]
+    child = [f"```repl\n{WATCH}FINAL(str(time.time_ns()))\n```"]
+    result = rig.run(turns=[turns[0], *child, turns[1]], language=language)
+    assert result.status == "ok"
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first, found.lines) == ("equal", None, None)
+
+
+def test_what_a_cell_read_of_clocks_before_its_time_was_up_is_so_again(rig: Rig) -> None:
+    code = "import time\nprint(time.time_ns(), flush=True)\nprint(llm_query(str(time.time_ns())))\nwhile True: pass"
+    policy = load("standard")
+    policy = msgspec.structs.replace(policy, limits=msgspec.structs.replace(policy.limits, cell_wall_s=1.0))
+
+    async def work(host: Host) -> Result:
+        model = FakeModel(name="scripted:fake")
+        return await host.execute(code, sub_model=model, policy=policy, language="python")
+
+    result = rig.did(work)
+    assert (result.status, "to " in result.stdout) == ("timeout", True)
+    found = rig.replay(str(result.run), policy=policy)
+    assert (found.outcome, found.first, found.lines) == ("equal", None, None)
+
+
+def test_where_output_is_not_kept_the_time_is_that_of_the_replay_and_said_to_differ_by_nobody(rig: Rig) -> None:
+    policy = load("standard")
+    policy = msgspec.structs.replace(policy, audit=msgspec.structs.replace(policy.audit, contents=("code",)))
+    result = rig.did(lambda host: host.execute(WATCH, policy=policy))
+    found = rig.replay(str(result.run), policy=policy)
+    assert (found.outcome, found.first) == ("incomplete", None)
+    assert "printed" in found.missing[0]
+
+
+def test_a_fork_has_the_time_of_the_record_up_to_its_turn_and_goes_on_from_there(rig: Rig, jar: Jar) -> None:
+    def told(shown: str) -> list[str]:
+        return re.findall(r"\b\d{19}\b", shown)
+
+    look = "```repl\nimport time\nprint(time.time_ns())\n```"
+    result = rig.run(turns=[look, look, "```repl\nFINAL('old')\n```"])
+    new = jar.work / "new.toml"
+    quoted = look.replace("\n", "\\n")
+    new.write_text(f'[[turn]]\ntext = "{quoted}"\n[[turn]]\ntext = "```repl\\nFINAL(\'new\')\\n```"\n')
+    forked = rig.fork(str(result.run), 2, f"scripted:{new}")
+    assert forked.answer == "new"
+    (first, second, _), (again, other, _) = ([told(turn.shown) for turn in one.turns_log] for one in (result, forked))
+    assert again == first
+    assert second != other > first  # it goes on from there at its own pace
+
+
 def test_addresses_of_objects_are_no_difference(rig: Rig) -> None:
     async def work(host: Host) -> Result:
         async with host.session(policy="dev") as session:
@@ -561,8 +615,8 @@ def test_the_command_exits_with_0_where_all_is_equal_and_with_9_where_it_is_not(
     outcome = jar("audit", "replay", "last")
     assert (outcome.code, outcome.complaint) == (0, "")
     assert "actions    " in outcome.stdout
-    program = jar.file("p.py", "import time\nprint(time.time_ns())\n1 / 0\n")
-    jar("exec", program)
+    program = jar.file("p.py", "print(open('/dev/urandom', 'rb').read(8).hex())\n1 / 0\n")
+    jar("exec", program, "--language", "python")
     outcome = jar("audit", "replay", "last", "--json")
     assert outcome.code == 9
     document = outcome.document

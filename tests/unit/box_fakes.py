@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from belljar.protocol import CellError, Done, GuestMessage, Output, Query, Ready
+from belljar.protocol import PROTOCOL, CellError, Done, GuestMessage, Output, Query, Ready
 from belljar.sandbox import BoxEnd, Evidence
 from belljar.wire import encode
 
@@ -86,7 +86,7 @@ class Guest:
     def _hear(self, header: dict[str, Any], code: str) -> None:
         self.heard.append((header["op"], header.get("id")))
         if header["op"] == "start":
-            self._say(Ready(1, "3.11"))
+            self._say(Ready(PROTOCOL, "3.11"))
         if header["op"] == "execute":
             self._running = True
             for word in code.split():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -24,7 +24,7 @@ from belljar.journal import Journal, open_journal
 from belljar.ledger import Amounts, Balance, Ledger, Limits, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
-from belljar.protocol import GuestMessage, Ready
+from belljar.protocol import PROTOCOL, GuestMessage, Ready
 from belljar.search import Searcher
 from belljar.tasks import Nursery
 from belljar.testing import FakeClock
@@ -78,7 +78,9 @@ class Loose(Nursery):
 class World:
     """One run's parts. Made by `world`."""
 
-    def __init__(self, log: Path, journal: Journal, policy: Policy, tasks: Nursery) -> None:
+    def __init__(
+        self, log: Path, journal: Journal, policy: Policy, tasks: Nursery, clocks: Mapping[int, bytes] | None = None
+    ) -> None:
         audit, ledger = AuditLog(journal), Ledger(journal, owner="1:1")
         self.log = log
         self.journal = journal
@@ -93,6 +95,7 @@ class World:
             now=lambda: NOON,
             monotonic=self.clock,
             tasks=tasks,
+            clocks=clocks or {},
         )
         rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
         self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
@@ -114,7 +117,7 @@ class World:
 
     async def in_cell(self) -> World:
         """Ready, and a cell running."""
-        await self.say(Ready(1, "3.11"))
+        await self.say(Ready(PROTOCOL, "3.11"))
         await self.broker.begin("pass")
         return self
 
@@ -163,13 +166,14 @@ async def world(
     tenant_limits: Limits = UNLIMITED,
     texts: Sequence[str] = (),
     items: Sequence[str] = (),
+    clocks: Mapping[int, bytes] | None = None,
 ) -> AsyncIterator[World]:
     """A run of `TENANT` with an account and open documents, the list of `items` last; ends with `World.check`."""
     journal = open_journal(folder / "audit.db", unavailable=AuditUnavailable)
     store = ContextStore(folder / "contexts")
     async with contextlib.AsyncExitStack() as outer, contextlib.AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(Nursery())
-        made = World(folder / "audit.db", journal, policy or load("standard"), tasks)
+        made = World(folder / "audit.db", journal, policy or load("standard"), tasks, clocks)
         outer.push_async_callback(lambda: made.journal.aclose())
         audit, ledger = made.audit, made.ledger
         started = audit.entry(RUN, RunStarted(tenant=TENANT, contexts=[]))

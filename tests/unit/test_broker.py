@@ -24,10 +24,12 @@ from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import (
+    PROTOCOL,
     Answer,
     Answers,
     Budget,
     CellError,
+    Clock,
     Coverage,
     Covered,
     Data,
@@ -51,6 +53,7 @@ from belljar.search import Searcher
 from belljar.states import BoxState, Event
 from belljar.testing import FakeModel
 from belljar.wire import encode
+from guest.agent.clock import NOTED_MAX
 from tests.unit.audit_events import made
 from tests.unit.broker_fakes import RUN, World, drive, policy_with, reply, world
 from tests.waiting import PATIENCE_S
@@ -128,11 +131,11 @@ def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) ->
 def test_ready_comes_once_and_speaks_our_protocol(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
-            assert "protocol 2" in await violates(here, Ready(2, "3.11"))
+            assert f"protocol {PROTOCOL + 1}" in await violates(here, Ready(PROTOCOL + 1, "3.11"))
             seen = [here.broker.states.box]
-            assert await here.say(Ready(1, "3.11")) is None
+            assert await here.say(Ready(PROTOCOL, "3.11")) is None
             seen.append(here.broker.states.box)
-            await violates(here, Ready(1, "3.11"))
+            await violates(here, Ready(PROTOCOL, "3.11"))
             assert seen == [BoxState.STARTING, BoxState.LISTENING]
 
     drive(test())
@@ -141,7 +144,7 @@ def test_ready_comes_once_and_speaks_our_protocol(tmp_path: Path) -> None:
 def test_between_cells_nothing_ends_and_nothing_is_answered(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
-            await here.say(Ready(1, "3.11"))
+            await here.say(Ready(PROTOCOL, "3.11"))
             await violates(here, Output(1, "stdout"), b"early")
             await violates(here, DONE)
             await violates(here, Final(1, "text"), b"x")
@@ -293,7 +296,7 @@ def test_a_cell_that_the_box_did_not_outlive_is_logged_as_over(tmp_path: Path) -
 def test_a_cell_is_logged_by_the_hash_of_its_code(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
-            await here.say(Ready(1, "3.11"))
+            await here.say(Ready(PROTOCOL, "3.11"))
             assert await here.broker.begin("x = 'ü'") == (Execute(1), "x = 'ü'".encode())
             await here.say(Done(1, "error", CellError("ValueError", "no", 1)), b"Traceback \xff")
             cell = here.broker.cell
@@ -310,7 +313,7 @@ def test_code_over_the_limit_is_refused_and_no_cell_begins(tmp_path: Path) -> No
     async def test() -> None:
         policy = policy_with(limits={"code_bytes": 10}, wire={"body_bytes_max": 8})
         async with world(tmp_path, policy=policy) as here:
-            await here.say(Ready(1, "3.11"))
+            await here.say(Ready(PROTOCOL, "3.11"))
             with pytest.raises(PolicyDenied) as caught:
                 await here.broker.begin("ü" * 5)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("limits.code", 8, 10)
@@ -1371,6 +1374,64 @@ def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
     drive(test())
 
 
+def readings(*values: int) -> bytes:
+    return b"".join(struct.pack("<Bq", 0, value) for value in values)
+
+
+def test_readings_of_clocks_count_for_the_cell_that_they_name_while_that_runs(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 8 * 1024})) as here:
+            await here.in_cell()
+            await here.say(Clock(1), readings(1, 2))
+            await here.say(Clock(1), readings(3))
+            assert here.broker.cell is not None
+            assert here.broker.cell.noted == readings(1, 2, 3)
+            await here.say(DONE)
+            await here.say(Clock(1), readings(4))
+            assert here.broker.cell.noted == readings(1, 2, 3)
+            await here.broker.begin("pass")
+            await here.say(Clock(1), readings(5))
+            assert here.broker.cell.noted == b""
+            for violation in (b"12345678", readings(-1), readings(1, 2**62)):
+                assert "which are no readings" in await violates(here, Clock(2), violation)
+            assert "cell 3, which has not begun" in await violates(here, Clock(3), readings(6))
+            for _ in range(3):
+                await here.say(Clock(1), b"")
+            with pytest.raises(Refusal, match="print less"):  # what does not count is charged all the same
+                await here.say(Clock(1), b"")
+
+    drive(test())
+
+
+def test_of_one_cell_no_more_readings_are_kept_than_an_agent_sends(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            for _ in range(3):
+                await here.say(Clock(1), readings(*range(NOTED_MAX // 2)))
+            assert here.broker.cell is not None
+            assert len(here.broker.cell.noted) == NOTED_MAX * 9
+
+    drive(test())
+
+
+def test_what_was_read_of_clocks_goes_to_the_same_cell_again_as_far_as_a_frame_has_room(tmp_path: Path) -> None:
+    async def test() -> None:
+        clocks = {1: readings(1, 2), 3: readings(*range(1024))}
+        policy = policy_with(wire={"body_bytes_max": 8192})
+        async with world(tmp_path, policy=policy, clocks=clocks) as here:
+            await here.say(Ready(PROTOCOL, "3.11"))
+            assert await here.broker.begin("one") == (Execute(1, noted_bytes=18), b"one" + clocks[1])
+            await here.say(DONE)
+            assert await here.broker.begin("two") == (Execute(2), b"two")
+            await here.say(Done(2, "ok", None))
+            order, body = await here.broker.begin("x" * 100)
+            assert order == Execute(3, noted_bytes=(8192 - 100) // 9 * 9)
+            assert bytes(body) == b"x" * 100 + clocks[3][: (8192 - 100) // 9 * 9]
+
+    drive(test())
+
+
 def test_a_flood_over_all_cells_ends_the_run(tmp_path: Path) -> None:
     async def test() -> None:
         policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 5000})
@@ -1584,7 +1645,7 @@ def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> No
 
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
-            await here.say(Ready(1, "evil\nrecord"))
+            await here.say(Ready(PROTOCOL, "evil\nrecord"))
             await here.broker.begin("pass")
             await refused(here, *ask("x", model="evil-model"))
             await here.say(Done(1, "error", CellError("evil.Type", "evil message", 1)), b"evil trace")

@@ -307,9 +307,9 @@ def test_a_command_that_arrives_while_a_thread_reads_is_kept_for_the_main_thread
 
     with wired(order_first) as (channel, host):
         host.say(Execute(1), b"pass")
-        assert channel.command() == ({"op": "execute", "cell": 1, "interrupted": False}, b"pass")
+        assert channel.command() == ({"op": "execute", "cell": 1, "interrupted": False, "noted_bytes": 0}, b"pass")
         read(channel, 5)
-        assert channel.command() == ({"op": "execute", "cell": 2, "interrupted": False}, b"x = 1")
+        assert channel.command() == ({"op": "execute", "cell": 2, "interrupted": False, "noted_bytes": 0}, b"x = 1")
 
 
 def test_a_reply_that_nobody_waits_for_is_dropped() -> None:

@@ -216,6 +216,7 @@ class Printed(msgspec.Struct, frozen=True):
     stdout: str
     stderr: str
     traceback: str
+    clock: str = ""
 
 
 class Kept:

@@ -18,6 +18,7 @@ from belljar.protocol import (
     Answers,
     Budget,
     CellError,
+    Clock,
     ContextInfo,
     Coverage,
     Covered,
@@ -81,6 +82,7 @@ from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Budget, ids),
     st.builds(Coverage, ids),
     st.builds(Output, ids, st.sampled_from(["stdout", "stderr"])),
+    st.builds(Clock, ids),
     st.builds(Final, ids, st.sampled_from(["text", "json"])),
     st.builds(Done, ids, st.sampled_from(["ok", "error", "rejected", "interrupted"]), st.none() | cell_errors),
 )
@@ -480,6 +482,6 @@ FIELDS = {
 
 def test_no_message_has_a_field_for_who_is_asking_or_for_a_place() -> None:
     messages = get_args(GuestMessage)
-    assert len(messages) == 10
+    assert len(messages) == 11
     assert {field for message in messages for field in message.__struct_fields__} <= FIELDS
     assert all(message.__struct_config__.forbid_unknown_fields for message in messages)

@@ -41,7 +41,8 @@ instructions. So a prompt is a small JSON object whose texts are contents of the
 
     {"system": {"at": "<name>"}, "messages": [{"role": "user", "text": {"text": "..."}}]}
 
-Output is JSON, too: `{"stdout": "...", "stderr": "...", "traceback": "..."}`. Everything else is itself.
+Output is JSON, too: `{"stdout": "...", "stderr": "...", "traceback": "..."}`, and with `"clock": "..."` where the cell
+has read a clock, so that a replay can be given the same time. Everything else is itself.
 
 What was not kept has, in place of a name, a word that says why (`LEFT_OUT`).
 """
@@ -162,11 +163,15 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What a cell printed, as far as its policy kept that, and how it failed."""
+    """What a cell printed, as far as its policy kept that, and how it failed.
+
+    `clock` is what it read of clocks: in base64, readings one after another as `protocol.Clock` has them.
+    """
 
     stdout: str
     stderr: str
     traceback: str = ""
+    clock: str = ""
 
 
 def prompt_content(system: Said, messages: Sequence[tuple[Literal["user", "assistant"], Said]]) -> bytes:

@@ -44,6 +44,7 @@ from belljar.models import HostTool, Model
 from belljar.protocol import (
     PROTOCOL,
     Budget,
+    Clock,
     Coverage,
     Done,
     Final,
@@ -221,6 +222,8 @@ class Broker:
                 self._begin_talk(message)
             case Output():
                 await self._cells.output(message, body)
+            case Clock():
+                self._cells.clock(message, body)
             case Done():
                 await self._cells.done(message, body)
             case Final():

@@ -11,14 +11,19 @@ pieces costs no more than the same in one: the end is trimmed only when it is tw
 
 from __future__ import annotations
 
+import struct
 from typing import Final as Const
 
 from belljar.policy import Limits
 from belljar.protocol import CellError, Done, Final, Output, Stream
 
-__all__ = ["Cell"]
+__all__ = ["READING_BYTES", "Cell"]
 
 _TAIL_SHARE: Const = 1 / 4
+# A reading of a clock, as `protocol.Clock` has it; and how many of a cell are kept: as many as the agent sends.
+_READING: Const = struct.Struct("<Bq")
+READING_BYTES: Const = _READING.size
+_READINGS_MAX: Const = 1024
 
 
 class _Printed:
@@ -73,6 +78,8 @@ class Cell:
         self.answer_body = b""
         self.done: Done | None = None
         self.traceback = ""
+        # What it has read of clocks.
+        self.noted = bytearray()
         self._output_max = limits.output_bytes
         tail_max = int(limits.output_bytes * _TAIL_SHARE / 2)
         self._printed: dict[Stream, _Printed] = {"stdout": _Printed(tail_max), "stderr": _Printed(tail_max)}
@@ -109,6 +116,12 @@ class Cell:
         room = max(self._output_max - sum(len(printed.head) for printed in self._printed.values()), 0)
         self._printed[output.stream].write(data, room)
         return data[:room]
+
+    def note(self, readings: bytes) -> bool:
+        """Keep as many readings of clocks as an agent sends. Returns whether they can be ones."""
+        kept = readings[: _READINGS_MAX * READING_BYTES - len(self.noted)]
+        self.noted += kept
+        return not len(kept) % READING_BYTES and all(0 <= value < 2**62 for _, value in _READING.iter_unpack(kept))
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done

@@ -21,13 +21,13 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
 from belljar.broker.answer import check_answer
 from belljar.broker.canaries import Canaries
-from belljar.broker.cell import Cell
+from belljar.broker.cell import READING_BYTES, Cell
 from belljar.broker.flood import Flood
 from belljar.broker.keeping import NOTHING_KEPT, Kept, together
 from belljar.broker.run import RunScope
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, sha256
-from belljar.protocol import Done, Execute, Final, Output, Stream
+from belljar.protocol import Clock, Done, Execute, Final, Output, Stream
 from belljar.states import CellState, Event, States
 
 __all__ = ["Cells"]
@@ -92,14 +92,17 @@ class Cells:
         self._permit_begin()
         started = CellStarted(cell=self.count + 1, code_sha256=digest, code_bytes=len(source), content=kept.name)
         self._audit.put(self._scope.run, started, beside=kept.job)
-        order = Execute(self.count + 1, interrupted=self.last is not None and self.last.interrupted)
         self.count += 1
+        noted = self._scope.clocks.get(self.count, b"")[: self._policy.wire.body_bytes_max - len(source)]
+        noted = noted[: len(noted) - len(noted) % READING_BYTES]
+        was_interrupted = self.last is not None and self.last.interrupted
+        order = Execute(self.count, interrupted=was_interrupted, noted_bytes=len(noted))
         wall_s = min(math.inf if wall_s is None else wall_s, self._policy.limits.cell_wall_s)
         began = self._scope.monotonic()
         deadline = min(began + wall_s, self._scope.deadline)
         self.last = Cell(self.count, self._policy.limits, began=began, deadline=deadline, wall_s=wall_s)
         self._states.on(Event.BEGIN)
-        return order, source
+        return order, source + noted
 
     def _permit_begin(self) -> None:
         if self._states.allows(Event.BEGIN):
@@ -136,6 +139,15 @@ class Cells:
                 self.printed(output.cell, output.stream, first)
         self._flood.charge(len(body))
 
+    def clock(self, clock: Clock, body: bytes) -> None:
+        """Keep what was read of clocks, as `output` does what was printed."""
+        if clock.cell > self.count:
+            raise ProtocolViolation(f"a Clock of cell {clock.cell}, which has not begun")
+        counts = self.last is not None and clock.cell == self.last.number and self.last.done is None
+        if counts and self.last is not None and not self.last.note(body):
+            raise ProtocolViolation(f"a Clock of {len(body)} bytes, which are no readings")
+        self._flood.charge(len(body))
+
     async def done(self, done: Done, body: bytes) -> None:
         """The cell is over. `body` is the traceback."""
         cell, now = self._of_running(done), self._scope.monotonic()
@@ -154,7 +166,7 @@ class Cells:
 
     async def _output(self, cell: Cell) -> Kept:
         texts = (*cell.output, cell.traceback)
-        return await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts)
+        return await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts, bytes(cell.noted))
 
     async def _log_answer(self, final: Final, body: bytes, cell: Cell) -> None:
         digest = await _checked_sha256(final, body, self._policy.limits.answer_values)

@@ -21,6 +21,7 @@ a mark takes its place, also where it is written as in a string of JSON.
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Final, Literal
@@ -136,13 +137,15 @@ class Keeper:
     def text(self, kind: ContentKind, text: str) -> Kept:
         return self.keep(kind, bytes_of(text)) if kind in self._kinds else NOTHING_KEPT
 
-    def output(self, stdout: bytes, stderr: bytes, traceback: str) -> Kept:
-        """What a cell printed, and how it failed."""
+    def output(self, stdout: bytes, stderr: bytes, traceback: str, clock: bytes = b"") -> Kept:
+        """What a cell printed, how it failed, and what it read of clocks."""
         if "output" not in self._kinds:
             return NOTHING_KEPT
-        texts = (text_of(stdout, "replace"), text_of(stderr, "replace"), traceback)
+        texts = (text_of(stdout, "replace"), text_of(stderr, "replace"), traceback, b64encode(clock).decode())
         names = (name.encode() for name in Output.__struct_fields__)
         fields = [b'"%b":%b' % (name, _json_of(text)) for name, text in zip(names, texts, strict=True)]
+        if not clock:
+            fields.pop()
         return self.keep("output", b"{%b}" % b",".join(fields))
 
     def answer(self, body: bytes, form: Literal["text", "json"]) -> Kept:

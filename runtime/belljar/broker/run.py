@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -20,7 +20,8 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     """`tasks` owns everything that runs beside the run's main line.
 
     `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch. `bound_s` is how
-    long the run was allowed to take where that is less than its policy's limit, as for a child.
+    long the run was allowed to take where that is less than its policy's limit, as for a child. `clocks` has what its
+    cells read of clocks when they were recorded, by their numbers, if this is a replay.
     """
 
     run: RunId
@@ -30,6 +31,7 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Nursery
     keeper: Keeper = msgspec.field(default_factory=Keeper.of_nothing)
     bound_s: float | None = None
+    clocks: Mapping[int, bytes] = {}
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 

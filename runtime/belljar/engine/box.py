@@ -251,6 +251,7 @@ class Box:
             stays=stays,
             tools=list(tools),
             seed=seed,
+            clock=bool(self._scope.clocks) or self._scope.keeper.keeps("output"),
         )
         self._pump = self._scope.tasks.start(self._failed, self._run_pump)
         self._guard = self._scope.tasks.start(self._failed, self._watch_always)

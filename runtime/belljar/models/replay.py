@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -28,9 +29,11 @@ from belljar.models.base import Model, ModelReply, ModelRequest, Usage, texts_di
 from belljar.models.prices import FREE, Rates
 from belljar.models.tools import TOOL_PREFIX, HostTool
 
-__all__ = ["Asked", "ForkModel", "ReplayModel", "ReplayTool", "Tape"]
+__all__ = ["NO_CLOCKS", "Asked", "Clocks", "ForkModel", "ReplayModel", "ReplayTool", "Tape"]
 
 Purpose = Literal["root", "sub", "tool"]
+Clocks: TypeAlias = Mapping[str, Mapping[int, bytes]]
+NO_CLOCKS: Final[Clocks] = MappingProxyType({})
 _DIGITS_SHOWN: Final = 12
 
 
@@ -64,11 +67,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tape:
-    """What was asked in one run and below it, in the order of the log. `name` is the recorded run's id."""
+    """What was asked in one run and below it, in the order of the log. `name` is the recorded run's id.
 
-    def __init__(self, name: str, asked: Iterable[Asked]) -> None:
+    `clocks` has what cells read of clocks: by the place of their run, as `Asked.place`, and then by their numbers.
+    """
+
+    def __init__(self, name: str, asked: Iterable[Asked], clocks: Clocks = NO_CLOCKS) -> None:
         self.name: Final = name
         self.asked: Final = tuple(asked)
+        self.clocks: Final = clocks
 
     def and_of(self, earlier: Tape) -> Tape:
         """With what an earlier run has besides, which this one was a fork of and did not come to ask again."""
@@ -79,7 +86,8 @@ class Tape:
                 had[_what(one)] -= 1
             else:
                 more.append(one)
-        return Tape(self.name or earlier.name, (*self.asked, *more))
+        clocks = {place: {**earlier.clocks.get(place, {}), **cells} for place, cells in self.clocks.items()}
+        return Tape(self.name or earlier.name, (*self.asked, *more), {**earlier.clocks, **clocks})
 
 
 def _what(one: Asked) -> tuple[str, str, str]:

@@ -24,13 +24,15 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import types
 from collections.abc import Callable
+
+# The kernel's own: that of the module is the program's, which notes what it reads.
+from time import monotonic
 from typing import Any
 
-from guest.agent import chance
+from guest.agent import chance, clock
 from guest.agent.contexts import make_contexts
 from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
 from guest.agent.wire import Channel, Closed
@@ -42,7 +44,7 @@ from guest.language import program, rejection
 __all__ = ["Agent", "Stream", "main"]
 
 _WIRE_FD = 3
-_PROTOCOL = 1
+_PROTOCOL = 2
 # What waits here is lost if the box is killed, so a line is sent at once: of many in a short time the first ones, and
 # then one in so many seconds. The rest, and a flood, is gathered into frames of this size.
 _FLUSH_BYTES = 8192
@@ -87,7 +89,7 @@ class Stream:
         return len(text)
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         due = max(self._due, now - _BURST_SECONDS) + _FLUSH_SECONDS
         if due > now:
             return False
@@ -178,6 +180,7 @@ class Agent:
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
         self._given: dict[str, Any] = {}
+        self._clocks: clock.Clocks | None = None
 
     def run(self) -> None:
         start, _ = self._channel.command()
@@ -193,12 +196,18 @@ class Agent:
         self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
         while True:
             command, body = self._channel.command()
+            source, noted = body[: len(body) - command["noted_bytes"]], body[len(body) - command["noted_bytes"] :]
             self._begin(command["cell"], interrupted=command["interrupted"])
-            self._cell(command["cell"], body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
+            if self._clocks is not None:
+                self._clocks.begin(noted)
+            self._cell(command["cell"], source.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
 
     # ------------------------------------------------------------------------------------------------ the namespace
 
     def _build(self, start: dict[str, Any]) -> None:
+        if start["clock"]:
+            self._clocks = clock.prepare()
+            self._channel.readings = self._clocks.take
         queries = Queries(
             self._channel,
             batch_max=start["batch_max"],
@@ -206,6 +215,7 @@ class Agent:
             body_bytes_max=start["body_bytes_max"],
             flush=self._flush,
             warn=self._stderr.write,
+            **({"seen": self._clocks.seen} if self._clocks is not None else {}),
             contexts=[info["name"] for info in start["contexts"]],
         )
         self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])

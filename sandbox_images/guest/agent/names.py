@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from guest.agent.answers import encoded
+from guest.agent.clock import CPU_LEFT, MEMORY_LEFT, WALL_LEFT
 from guest.agent.wire import Channel
 from guest.context.collection import reference_to
 from guest.context.paged import PagedText, plain
@@ -55,6 +56,8 @@ _NOUNS = {
 }
 _PAIR = struct.Struct("<QQ")
 _MILLION = 10**6
+# Of what `budget()` says, what passes with time, and under what it is noted.
+_PASSING = {"wall_ms": WALL_LEFT, "cpu_ms": CPU_LEFT, "memory_mib_s": MEMORY_LEFT}
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -308,9 +311,11 @@ class Queries:
         flush: Callable[[], None],
         prompt_bytes_max: int | None = None,
         warn: Callable[[str], object] = lambda _: None,
+        seen: Callable[[int, int], int] = lambda _, now: now,
         contexts: Sequence[str] = (),
     ) -> None:
         self._warn = warn
+        self._seen = seen
         self._contexts = contexts
         self._channel = channel
         self._batch_max = batch_max
@@ -374,7 +379,11 @@ class Queries:
         """What is left of calls, tokens, money, bytes to read, time and memory."""
         header, _ = self._channel.request("budget", {})
         raise_failure(header)
-        return Budget((name, value) for name, value in header.items() if name not in ("op", "id"))
+        left = {name: value for name, value in header.items() if name not in ("op", "id")}
+        for name, which in _PASSING.items():
+            if left[name] is not None:
+                left[name] = self._seen(which, left[name])
+        return Budget(left)
 
     @called("coverage")
     def coverage(self) -> Coverage:

@@ -26,7 +26,10 @@ import select
 import struct
 import sys
 import threading
-import time
+from collections.abc import Callable
+
+# The kernel's own: those of the module are the program's, which notes what it reads.
+from time import perf_counter
 from typing import Any
 
 __all__ = ["Channel", "Closed"]
@@ -73,6 +76,8 @@ class Channel:
         self._main = threading.get_ident()
         # The number of the cell that runs, or ran last. Messages that belong to a cell carry it.
         self.cell = 0
+        # Gives what the program has read of the clocks: it is sent with whatever is sent next.
+        self.readings: Callable[[], bytes] = bytes
         self._shielded = False
         self._interrupted = False
 
@@ -101,11 +106,20 @@ class Channel:
         was = self._shield(True)
         try:
             with self._write_lock:
-                self._write(_PREFIX.pack(len(text), len(body)) + text + (body if len(body) < 65536 else b""))
+                start = self._clock() + _PREFIX.pack(len(text), len(body)) + text
+                self._write(start + (body if len(body) < 65536 else b""))
                 if len(body) >= 65536:
                     self._write(body)
         finally:
             self._shield(was)
+
+    def _clock(self) -> bytes:
+        """A frame of its own with what was read, if anything was."""
+        body = self.readings()
+        if not body:
+            return b""
+        text = _dumps({"op": "clock", "cell": self.cell}).encode()
+        return _PREFIX.pack(len(text), len(body)) + text + body
 
     def request(self, op: str, fields: dict[str, Any], body: bytes = b"") -> Frame:
         """Send a request, wait for its reply: `(header, body)`."""
@@ -205,12 +219,12 @@ class Channel:
         """Wait for bytes, open to the interrupt."""
         try:
             self._shield(False)
-            began = time.perf_counter()
+            began = perf_counter()
             if self._quick:
-                while not self._poll.poll(0) and time.perf_counter() - began < _SPIN_SECONDS:
+                while not self._poll.poll(0) and perf_counter() - began < _SPIN_SECONDS:
                     pass
             self._poll.poll()
-            self._quick = time.perf_counter() - began < _SPIN_SECONDS
+            self._quick = perf_counter() - began < _SPIN_SECONDS
         finally:
             self._shield(True)
 

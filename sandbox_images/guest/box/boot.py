@@ -33,6 +33,7 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
+from guest.agent import clock
 from guest.agent import loop as agent
 from guest.box.enclosure import (
     NOBODY,
@@ -185,6 +186,7 @@ def main() -> None:
         order = receive()
         measure = close_in(order)
         program = base64.b64decode(order["filter"])
+        clock.prepare()  # first, since what is loaded now takes functions out of `time`
         # Takes 15 ms for the restricted language; the goal for the first result of a box made ahead is 2.
         if order["preload"]:
             importlib.import_module("guest.language.restricted").preload()

@@ -1,4 +1,4 @@
-"""System calls for which Python has no function, made through ctypes, which nothing else inside the wall uses.
+"""System calls for which Python has no function, made through ctypes, which else only `agent.clock` uses here.
 
 The numbers are those of x86_64, like the system call filter's: another machine has no filter, and so no boxes.
 """

@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: One is ready once.
-say(frame({"op": "ready", "protocol": 1, "python": "3"}))
+say(frame({"op": "ready", "protocol": 2, "python": "3"}))
 time.sleep(30)
