@@ -105,7 +105,7 @@ def test_with_an_earlier_one_there_is_what_a_fork_of_it_did_not_come_to_ask_agai
         {"": {1: b"a", 3: b"d"}, "00001": {1: b"e"}},
     )
     fork = [asked("TURN ONE", "1", 7, purpose="root"), asked("same", "a", 8), asked("TURN TWO", "2", 9, purpose="root")]
-    both = Tape("fork", fork).and_of(earlier)
+    both = Tape("fork", fork, {"": {1: b"b", 2: b"c"}}).and_of(earlier)
     assert both.name == "fork"
     assert [one.reply for one in both.asked] == ["1", "a", "2", "b", "c", "3"]
     assert both.clocks == {"": {1: b"b", 2: b"c", 3: b"d"}, "00001": {1: b"e"}}
