@@ -98,11 +98,12 @@ while time.perf_counter() - began < 0.02:
 print(time.perf_counter() - began)
 """,
     "python": """
-import asyncio, datetime, logging, queue, sys, time, timeit
+import asyncio, datetime, logging, os, queue, sys, time, timeit, uuid
 print(time.time(), time.monotonic(), time.perf_counter(), time.process_time(), time.thread_time_ns())
 print(time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 print(datetime.datetime.now(), datetime.datetime.now(datetime.timezone.utc), datetime.datetime.today())
 print(timeit.timeit("1 + 1", number=9))
+print(os.times(), uuid.uuid1(), uuid.uuid1())
 logging.basicConfig(format="%(asctime)s.%(msecs)d %(created)f", stream=sys.stdout)
 logging.error("an entry")
 try:

@@ -16,7 +16,7 @@ GUEST = Path(__file__).parents[2] / "sandbox_images"
 HOUR_NS = 3_600 * 10**9
 # In a process of its own: `prepare` replaces functions of `time`.
 ALL = """
-import copy, json, logging, pickle, sys, time
+import copy, json, logging, os, pickle, sys, time
 from datetime import datetime as looked_up
 looked_up.now(), looked_up.utcnow()  # and found, and remembered
 from guest.agent import clock
@@ -36,7 +36,7 @@ def told():
         time.time(), time.time_ns(), time.monotonic(), time.monotonic_ns(), time.perf_counter(), time.perf_counter_ns(),
         time.process_time(), time.process_time_ns(), time.thread_time(), time.thread_time_ns(),
         time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_BOOTTIME), Kept().timer(),
-        timeit.default_timer(), list(time.gmtime()), list(time.localtime()), time.ctime(), time.asctime(),
+        timeit.default_timer(), list(os.times()), list(time.gmtime()), list(time.localtime()), time.ctime(), time.asctime(),
         time.strftime("%c"), str(datetime.datetime.now()), str(looked_up.now(datetime.UTC)),
         str(datetime.datetime.utcnow()), str(datetime.datetime.today()), str(datetime.date.today()),
         str(Late.now(tz=datetime.UTC)), type(Late.now()).__name__,

@@ -13,8 +13,10 @@ reading of a clock is the one that was the first, the second, and so on; behind 
 there at its own pace. So a loop that waits for a moment ends in a replay, too. Of one cell `NOTED_MAX` readings are
 noted, so a loop that does nothing but look at the clock costs no more than that.
 
-What a program can still see of the time, and is not noted: the times of files, `os.times` and `resource`, what SQL asks
-for, and how long something takes that it does not measure itself. A process that the program forks notes nothing.
+`uuid1` would have time, and chance, from a library in C; without that, `uuid` takes both from here.
+
+What a program can still see of the time, and is not noted: the times of files, `resource`, what SQL asks for, and how
+long something takes that it does not measure itself. A process that the program forks notes nothing.
 
 `datetime.now` is C and asks the kernel itself, and the attributes of its class cannot be set. The dictionary behind
 them can be: it is what the class's read-only view refers to. Whoever does that has to say so (`PyType_Modified`), since
@@ -31,7 +33,9 @@ import functools
 import gc
 import importlib
 import os
+import posix
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,11 +50,13 @@ NOTED_MAX = 1024
 WALL_LEFT = 128
 CPU_LEFT = 129
 MEMORY_LEFT = 130
+# And from here on, what `os.times()` gives.
+_TIMES = 131
 _READING = struct.Struct("<Bq")
 _KERNELS = frozenset(range(12))
 _SECOND_NS = 1_000_000_000
 _MICROSECOND_NS = 1000
-_gettime_ns, _gettime = time.clock_gettime_ns, time.clock_gettime
+_gettime_ns, _gettime, _times = time.clock_gettime_ns, time.clock_gettime, os.times
 _gmtime, _localtime, _ctime, _asctime, _strftime = time.gmtime, time.localtime, time.ctime, time.asctime, time.strftime
 
 
@@ -152,6 +158,11 @@ class Clocks:
     def strftime(self, form: str, *given: Any) -> str:
         return _strftime(form, *(given or (self.localtime(),)))
 
+    def times(self) -> os.times_result:
+        """As `os.times`."""
+        given = enumerate(_times(), _TIMES)
+        return os.times_result([self.seen(which, round(seconds * _SECOND_NS)) / 1e9 for which, seconds in given])
+
     def _seconds(self) -> int:
         return self.read(time.CLOCK_REALTIME) // _SECOND_NS
 
@@ -165,6 +176,10 @@ def prepare() -> Clocks:
     clocks = Clocks()
     for name in _REPLACED:
         setattr(time, name, getattr(clocks, name))
+    os.times = posix.times = clocks.times
+    sys.modules["_uuid"] = None  # type: ignore[assignment]
+    if "uuid" in sys.modules:
+        sys.modules["uuid"]._generate_time_safe = None  # type: ignore[attr-defined]
     # Without the module in Python around it, which takes 2 ms to load.
     datetime = importlib.import_module("_datetime").datetime
     methods = gc.get_referents(datetime.__dict__)[0]
