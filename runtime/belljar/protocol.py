@@ -236,12 +236,14 @@ class Done(_Message, frozen=True):
     """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None.
 
     `variables`: what the program has defined by now, or the latest of it, as `name: type`; only if `Start.more`.
+    `unlisted`: how many others there are.
     """
 
     cell: CellNumber
     status: Literal["ok", "error", "rejected", "interrupted"]
     error: CellError | None
     variables: Annotated[list[VariableText], Meta(max_length=64)] = []
+    unlisted: Offset = 0
 
 
 GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Coverage | Output | Clock | Final | Done

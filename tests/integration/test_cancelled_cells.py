@@ -322,7 +322,7 @@ import json, os, struct
 def frame(header, body=b""):
     text = json.dumps(header, separators=(",", ":")).encode()
     return struct.pack("!II", len(text), len(body)) + text + body
-done = frame({"op": "done", "cell": 1, "status": "ok", "error": None, "variables": []})
+done = frame({"op": "done", "cell": 1, "status": "ok", "error": None, "variables": [], "unlisted": 0})
 final = frame({"op": "final", "cell": 1, "form": "text"}, b"behind the end")
 """
 

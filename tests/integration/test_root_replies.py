@@ -186,12 +186,14 @@ def test_the_variables_are_told_as_data(jar: Jar, language: Language) -> None:
     found = re.search(r"<variables ([0-9a-f]{12})>(.*)</variables \1>", shown)
     assert found is not None
     assert found[2] == "rows: list, name: str, f: function"
+    assert f"{found[0]} and 1 more, which SHOW_VARS() lists." in shown
 
 
 def test_many_variables_are_told_in_part(jar: Jar) -> None:
     code = "for n in range(500):\n    globals()[f'v{n}'] = n"
     shown = answered(jar, block(code), block("FINAL(1)"), language="python").turns_log[0].shown
     assert "v498: int, v499: int" in shown
+    assert "and 481 more, which SHOW_VARS() lists." in shown
     assert len(shown) < 1000
 
 

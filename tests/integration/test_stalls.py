@@ -80,7 +80,8 @@ PROMPTS = {
 OTHERS = {
     "a traceback as large as a frame": (
         'error = b\'{"type":"E","message":"m","line":null}\'\n'
-        'frame(b\'{"op":"done","cell":1,"status":"error","error":\' + error + b\',"variables":[]}\', b"\\xff" * 2**24)',
+        'end = b\',"variables":[],"unlisted":0}\'\n'
+        'frame(b\'{"op":"done","cell":1,"status":"error","error":\' + error + end, b"\\xff" * 2**24)',
         "error",
     ),
     "output that is no text": (

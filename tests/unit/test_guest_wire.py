@@ -189,10 +189,14 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         channel.send({"op": "output", "cell": 1, "stream": "stderr"}, b"\xff\x00")
         channel.send({"op": "final", "cell": 1, "form": "text"}, text.encode())
         channel.send({"op": "final", "cell": 1, "form": "json"}, b"[1]")
-        channel.send({"op": "done", "cell": 1, "status": "ok", "error": None, "variables": ["x: int"]})
-        channel.send({"op": "done", "cell": 1, "status": "error", "error": failed, "variables": []}, text.encode())
+        channel.send({"op": "done", "cell": 1, "status": "ok", "error": None, "variables": ["x: int"], "unlisted": 7})
+        channel.send(
+            {"op": "done", "cell": 1, "status": "error", "error": failed, "variables": [], "unlisted": 0}, text.encode()
+        )
         unplaced = {**failed, "line": None}
-        channel.send({"op": "done", "cell": 1, "status": "interrupted", "error": unplaced, "variables": []})
+        channel.send(
+            {"op": "done", "cell": 1, "status": "interrupted", "error": unplaced, "variables": [], "unlisted": 0}
+        )
         channel.request("read", {"doc": 1023, "start": 0, "stop": 2**53 - 1, "line": 0})
         channel.request("query", {"model": text, "lengths": [1, 0]}, b"x")
         channel.request("query", {"model": None, "lengths": [0]})
@@ -205,7 +209,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         Frame(Output(1, "stderr"), b"\xff\x00"),
         Frame(Final(1, "text"), text.encode()),
         Frame(Final(1, "json"), b"[1]"),
-        Frame(Done(1, "ok", None, ["x: int"]), b""),
+        Frame(Done(1, "ok", None, ["x: int"], 7), b""),
         Frame(Done(1, "error", CellError(text, text, 3)), text.encode()),
         Frame(Done(1, "interrupted", CellError(text, text, None)), b""),
         Frame(Read(1, 1023, 0, 2**53 - 1, 0), b""),

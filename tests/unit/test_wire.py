@@ -476,7 +476,7 @@ def test_a_frame_shows_the_size_of_its_body_only() -> None:
 FIELDS = {
     *("id", "line", "doc", "first", "start", "stop", "mode", "limit"),
     *("model", "lengths", "prompts", "contexts"),
-    *("protocol", "python", "stream", "form", "status", "error", "cell", "variables"),
+    *("protocol", "python", "stream", "form", "status", "error", "cell", "variables", "unlisted"),
 }
 
 

@@ -312,11 +312,20 @@ def report(ran: Sequence[Ran], found: Found, *, word: str, chars_max: int, cut_a
     if cut_at is not None:
         parts.append(_cut_off(cut_at, begun, open_block=found.unfinished is not None))
     parts += found.left_out
-    if ran and ran[-1].cell is not None and ran[-1].cell.variables:
-        parts.append(f"Your variables: <variables {word}>{', '.join(ran[-1].cell.variables)}</variables {word}>")
+    if ran and ran[-1].cell is not None:
+        parts += _variables(ran[-1].cell, word)
     if not ran and found.unfinished is None and cut_at is None:
         parts.append(_BLANK if found.blank else _NO_BLOCK)
     return "\n\n".join(parts)
+
+
+def _variables(cell: CellResult, word: str) -> list[str]:
+    """What the program has defined by the end of a cell, if anything."""
+    listed, others = cell.variables, cell.variables_unlisted
+    if not listed and not others:
+        return []
+    told = f"Your variables: <variables {word}>{', '.join(listed)}</variables {word}>"
+    return [f"{told} and {others:,} more, which SHOW_VARS() lists." if others else told]
 
 
 def summary(ran: Sequence[Ran], found: Found) -> str:

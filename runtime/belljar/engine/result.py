@@ -152,8 +152,8 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not.
 
-    `variables` are what the program has defined by then, as it says: `name: type`, the latest of them if they are many;
-    empty where the cell did not end by itself.
+    `variables` are what the program has defined by then, as it says: `name: type`, the latest of them if they are many,
+    and `variables_unlisted` how many others there are; empty where the cell did not end by itself.
     """
 
     status: Status
@@ -165,6 +165,7 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     wall_s: float
     output_bytes: int = 0
     variables: tuple[str, ...] = ()
+    variables_unlisted: int = 0
 
 
 class AskResult(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
@@ -332,4 +333,5 @@ def cell_result(
         wall_s=wall_s,
         given=answer,
         variables=tuple(cell.done.variables) if cell.done is not None else (),
+        variables_unlisted=cell.done.unlisted if cell.done is not None else 0,
     )

@@ -282,17 +282,17 @@ class Agent:
         lines = (f"{name}: {_type_name(type(variables[name]))}" for name in sorted(variables))
         return "\n".join(lines) or "(no variables yet)"
 
-    def _told_variables(self) -> list[str]:
-        """The latest variables, as `name: type`, where both are short names in ASCII."""
-        told = []
-        for name, value in reversed(self._variables().items()):
+    def _told_variables(self) -> tuple[list[str], int]:
+        """The latest variables, as `name: type`, where both are short names in ASCII; and how many others there are."""
+        told, variables = [], self._variables()
+        for name, value in reversed(variables.items()):
             kind = _type_name(type(value))
             line = f"{name}: {kind if kind.isascii() and kind.isidentifier() else 'object'}"
             if name.isascii() and name.isidentifier() and len(line) <= _VARIABLE_CHARS:
                 told.append(line)
             if len(told) == _VARIABLES_MAX:
                 break
-        return told[::-1]
+        return told[::-1], len(variables) - len(told)
 
     # ----------------------------------------------------------------------------------------------------- one cell
 
@@ -318,14 +318,15 @@ class Agent:
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that reached the end of the cell must not send Done
         variables: list[str] = []
+        unlisted = 0
         if self._more:
             self._give_back()
-            variables = self._told_variables()
+            variables, unlisted = self._told_variables()
         self._flush()
         status, error, trace = done
         self._failed = status != "ok"
         header = {"op": "done", "cell": number, "status": status, "error": error, "variables": variables}
-        self._channel.send(header, trace)
+        self._channel.send(header | {"unlisted": unlisted}, trace)
 
     def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
         self._in_cell = True

@@ -6,4 +6,4 @@ def say(*frames):
     data = b"".join(frames)
     while data:
         data = data[os.write(3, data):]
-DONE = {"op": "done", "cell": 1, "status": "ok", "error": None, "variables": []}
+DONE = {"op": "done", "cell": 1, "status": "ok", "error": None, "variables": [], "unlisted": 0}

@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: Which cell is over must be said.
-say(frame({"op": "done", "status": "ok", "error": None, "variables": []}))
+say(frame({"op": "done", "status": "ok", "error": None, "variables": [], "unlisted": 0}))
 time.sleep(30)

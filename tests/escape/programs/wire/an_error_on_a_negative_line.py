@@ -2,5 +2,6 @@
 # expect: protocol
 # use: wire
 # why: Lines count from zero.
-say(frame({"op": "done", "cell": 1, "status": "error", "error": {"type": "E", "message": "x", "line": -1}, "variables": []}))
+error = {"type": "E", "message": "x", "line": -1}
+say(frame({"op": "done", "cell": 1, "status": "error", "error": error, "variables": [], "unlisted": 0}))
 time.sleep(30)
