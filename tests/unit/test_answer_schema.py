@@ -264,6 +264,29 @@ def test_what_is_made_of_pydantics_classes_is_read_by_pydantic(inner: Any) -> No
 
 
 @dataclasses.dataclass
+class Basket:
+    things: list[Checked]
+    next: Basket | None = None
+
+
+class Crate(msgspec.Struct):
+    things: dict[str, Checked]
+
+
+def test_a_class_of_pydantics_in_a_field_is_read_by_pydantic_or_refused() -> None:
+    """By its own validators, and never without them."""
+    typed = AnswerType(Basket)
+    odd = b'{"things": [{"qty": 2}], "next": {"things": [{"qty": 3}], "next": null}}'
+    assert typed.misfit(JSON, odd) == "$.next.things[0].qty: Value error, qty must be even"
+    value = typed.value(msgspec.Raw(odd.replace(b"3", b"4")))
+    assert (type(value), value.next.things) == (Basket, [Checked(qty=4)])
+    for spec in (Crate, list[Crate]):
+        with pytest.raises(InvalidInput) as caught:
+            AnswerType(spec)
+        assert caught.value.code == "answer.type"
+
+
+@dataclasses.dataclass
 class Careless:
     qty: int
 

@@ -5,12 +5,13 @@ and all work is bounded. What fits is then read as the type, which may know more
 a pydantic model). What it raises goes back to the model like a fault of the schema: of a `ValueError` the text, of any
 other exception the type, as that was not written for it.
 
-pydantic reads what is its own (models and its kind of dataclass), also within `list[...]` and the like: to msgspec such
-a dataclass is one without validators.
+pydantic reads what is its own (models and its kind of dataclass), and whatever has such a class in it, as an item or as
+a field: to msgspec such a dataclass is one without validators. A msgspec struct with one in it is read by neither.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import typing
@@ -95,9 +96,17 @@ class AnswerType:
             return self._read(body)
 
 
-def _is_pydantics(spec: Any) -> bool:
-    """Whether it is a class of pydantic's, or made of one."""
-    return hasattr(spec, "__pydantic_validator__") or any(map(_is_pydantics, typing.get_args(spec)))
+def _is_pydantics(spec: Any, seen: set[type] | None = None) -> bool:
+    """Whether it is a class of pydantic's, or has one in it."""
+    seen = set() if seen is None else seen
+    if hasattr(spec, "__pydantic_validator__"):
+        return True
+    parts = list(typing.get_args(spec))
+    if isinstance(spec, type) and spec not in seen:
+        seen.add(spec)  # it may have itself in it
+        with contextlib.suppress(NameError, TypeError):  # whoever reads it will say so
+            parts += typing.get_type_hints(spec).values()
+    return any(_is_pydantics(part, seen) for part in parts)
 
 
 def _faults_of(error: ValueError) -> list[str]:
