@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -201,8 +202,21 @@ def _round() -> Any:
     return one
 
 
-def _awaitable() -> Any:
-    return asyncio.sleep(0)
+class Later:
+    """To be awaited, and no coroutine."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+def _counted(function: Any) -> Any:
+    """A decorator that is not async."""
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        return function(*given, **named)
+
+    return call
 
 
 class Own(BaseException):
@@ -239,7 +253,9 @@ async def _cancels_itself() -> None:
         (lambda: "\ud800", "tool returned what JSON has no form for (UnicodeEncodeError)"),
         (_round, "tool returned what JSON has no form for (RecursionError)"),
         (lambda: (one for one in "ab"), "tool returned what JSON has no form for (TypeError)"),
-        (_awaitable, "tool returned something to await, though it is not an async function"),
+        (lambda: Later(), "tool returned something to await that is not its own coroutine"),
+        (_counted(_araises(KeyError("/srv/secret"))), "tool raised KeyError"),
+        (_counted(_araises(asyncio.CancelledError())), "tool raised CancelledError"),
         (lambda: "x" * 10**8, "tool returned 100,000,002 bytes, and at most "),
     ],
 )
@@ -251,6 +267,24 @@ def test_a_call_that_fails_is_an_exception_that_tells_nothing_of_the_host(jar: J
     assert len(words) < 400
     (failed,) = jar.records("query.failed")
     assert "/srv" not in failed.data["error"]
+
+
+def test_an_async_function_under_a_decorator_that_is_not_async_is_awaited(jar: Jar) -> None:
+    async def double(value: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * value
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    code = """
+try:
+    hang()
+except ModelError as error:
+    FINAL([double(4), str(error)])
+"""
+    result = execute(jar, code, Tool(_counted(double)), Tool(_counted(hang), timeout_s=0.2))
+    assert result.answer == [8, "hang did not return within 0.2 s: ask it for less"]
 
 
 def test_a_tool_that_hangs_holds_up_neither_the_cell_nor_the_run(jar: Jar) -> None:

@@ -9,8 +9,9 @@ may have done something.
 
 An async function runs in the event loop. Any other runs in a thread of its own, a daemon: at the deadline, or when the
 run ends, nobody waits for it any more, and it holds up no exit of the process. What it then returns counts for nothing.
-An async function is cancelled then, and not waited for if it goes on. One that has left some calls behind is not called
-again in that run.
+An async function is cancelled then, and not waited for if it goes on. The coroutine that any other returns, as one does
+under a decorator that is not async, is awaited like its own. One that has left some calls behind is not called again in
+that run.
 
 Nothing of the host reaches the program but the result: of an exception only its type's name, unless it is a
 `ToolError`, whose text is meant for the program. Nothing is pickled.
@@ -29,7 +30,7 @@ import keyword
 import re
 import threading
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -146,10 +147,14 @@ class HostTool:
 
     async def _outcome(self, arguments: dict[str, Any]) -> str | ModelFailed | KeyboardInterrupt:
         """The result as JSON, or why there is none. Raised in a task, an interrupt would stop the event loop."""
-        if not self._is_async:
-            return await self._in_thread(arguments)
         try:
-            result = await self._function(**arguments)
+            if self._is_async:
+                result = await self._function(**arguments)
+            else:
+                made = await self._in_thread(arguments)
+                if isinstance(made, str | ModelFailed):
+                    return made
+                result = await made
         except KeyboardInterrupt as wish:
             return wish
         except BaseException as error:  # the program is told of it
@@ -168,14 +173,18 @@ class HostTool:
     def _came_back(self, _: object = None) -> None:
         self._left_behind -= 1
 
-    async def _in_thread(self, arguments: dict[str, Any]) -> str | ModelFailed:
-        """Not in the loop's own pool of threads, whose end a process waits for when it exits."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[str | ModelFailed] = loop.create_future()
+    async def _in_thread(self, arguments: dict[str, Any]) -> str | ModelFailed | Coroutine[Any, Any, Any]:
+        """Not in the loop's own pool of threads, whose end a process waits for when it exits.
 
-        def tell(outcome: str | ModelFailed) -> None:
+        What is to be awaited is what a decorator gives that is no async function, of one that is.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[str | ModelFailed | Coroutine[Any, Any, Any]] = loop.create_future()
+
+        def tell(outcome: str | ModelFailed | Coroutine[Any, Any, Any]) -> None:
             if done.cancelled():
                 self._came_back()
+                _close(outcome)
             else:
                 done.set_result(outcome)
 
@@ -183,9 +192,9 @@ class HostTool:
             try:
                 result = self._function(**arguments)
             except BaseException as error:  # nobody else sees what is raised in this thread
-                outcome: str | ModelFailed = self._raised(error)
+                outcome: str | ModelFailed | Coroutine[Any, Any, Any] = self._raised(error)
             else:
-                outcome = self._encoded(result)
+                outcome = result if inspect.iscoroutine(result) else self._encoded(result)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(tell, outcome)
 
@@ -200,9 +209,8 @@ class HostTool:
         """The result as JSON, or that it has no form there, or a larger one than the policy allows."""
         try:
             if inspect.isawaitable(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                return self._failed("returned something to await, though it is not an async function")
+                _close(result)
+                return self._failed("returned something to await that is not its own coroutine")
             plain = msgspec.to_builtins(result, str_keys=True)
             text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=True)
             size = len(text.encode())
@@ -217,6 +225,12 @@ class HostTool:
 
     def _failed(self, how: str) -> ModelFailed:
         return ModelFailed(f"{self._name} {how}")
+
+
+def _close(result: object) -> None:
+    """It is not awaited, and nobody should be warned of that."""
+    if inspect.iscoroutine(result):
+        result.close()
 
 
 def host_tools(given: Iterable[Any], *, bytes_max: int, told_bytes_max: int) -> tuple[HostTool, ...]:
