@@ -1,7 +1,8 @@
 """What cells printed, so that two runs can be compared by it: but for what is never the same again.
 
 That is the id of the run, which an error has that is about a child run, and the address of an object, as
-`<object at 0x7f31c0a2b3d0>` has it.
+`<object at 0x7f31c0a2b3d0>` has it. And where older versions have an exception of the box in a traceback, they name our
+module before it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from belljar.audit.trajectory import Absent, Cell, Contents, Output
 __all__ = ["comparable", "digest", "digest_of", "said_by"]
 
 _ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+_OUR_MODULE: Final = b"guest.agent.names."
 
 
 def comparable(said: bytes, run: str) -> bytes:
     """What is the same again of a text that a run printed; `run` may be one below it."""
-    return _ADDRESS.sub(b"0x", said.replace(run.partition(".")[0].encode(), b"run"))
+    return _ADDRESS.sub(b"0x", said.replace(run.partition(".")[0].encode(), b"run").replace(_OUR_MODULE, b""))
 
 
 def said_by(cell: Cell, contents: Contents | None) -> Output | None:

@@ -106,6 +106,10 @@ class ModelError(Exception):
         self.answers: list[Any] = []
 
 
+for _raised in (PolicyDenied, PatternDenied, QuotaExceeded, ModelError):
+    _raised.__module__ = "__main__"  # where a program finds it: so a traceback says its name, and not where we have it
+
+
 class CutAnswer(str):
     """An answer that was cut off in the middle, at the output limit."""
 
