@@ -155,6 +155,15 @@ def test_of_a_cell_so_much_is_noted_and_no_more_however_many_threads_look() -> N
     assert len(noted(clocks, clocks.time)) == 9
 
 
+def test_what_is_done_aside_is_neither_noted_nor_read_again() -> None:
+    clocks = Clocks()
+    clocks.begin(b"")
+    data = noted(clocks, clocks.time, lambda: clocks.aside(clocks.time), clocks.time)
+    assert len(data) == 18
+    clocks.begin(data)
+    assert noted(clocks, lambda: clocks.aside(clocks.time), clocks.time, clocks.time) == data
+
+
 def test_a_loop_that_waits_for_a_moment_ends_in_a_replay_too() -> None:
     clocks = Clocks()
 

@@ -418,7 +418,9 @@ def _builtins() -> dict[str, Any]:
     own = wrappers.as_modules()
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
-        found = real_import(name, globals, locals, fromlist, level)
+        is_new = level == 0 and name not in sys.modules and name.partition(".")[0] in sys.stdlib_module_names
+        given = name, globals, locals, fromlist, level
+        found = clock.aside(real_import, *given) if is_new else real_import(*given)
         # `import json.decoder` gives `json` as well; `from json.decoder import ...` gives the submodule.
         wanted = name if fromlist else name.partition(".")[0]
         if level == 0 and wanted in wrappers.LATER and wanted not in own:

@@ -45,7 +45,6 @@ from guest.box.enclosure import (
     write_id_maps,
 )
 from guest.box.kernel import Failed, Filter, check, clone, last_errno, libc, mount, prctl, system_call
-from guest.language import restricted
 
 CLONE_NEWPID = 0x20000000
 # In the order of the names: user, mount, net, ipc, uts, cgroup.
@@ -248,7 +247,7 @@ def main() -> None:
     clock.prepare()  # first, since what is loaded now takes functions out of `time`
     # Also for all of Python: what the restricted language may import is what programs import. Without it each box takes
     # 39 ms longer (on a busy machine), and a Python program that imports eleven modules 10 ms.
-    restricted.preload()
+    importlib.import_module("guest.language.restricted").preload()
     chance.prepare()
     # What is alive now is in every box: keep the collector from touching, and so copying, those pages. That saves
     # 4.2 MiB in each box that runs a full collection; the goal for an idle box is 2.
