@@ -241,7 +241,7 @@ def test_json_errors_are_those_of_json(run: Run) -> None:
 
 def test_modules_are_whole_in_plain_python() -> None:
     source = """
-import io, json, csv, textwrap
+import io, json, csv, re, textwrap
 import json.decoder
 import json.tool
 from json.encoder import JSONEncoder
@@ -251,7 +251,8 @@ result = [
     json.decoder.JSONDecodeError is json.JSONDecodeError, JSONEncoder is json.JSONEncoder, json.tool.__name__,
     json.loads.__name__, csv.excel.delimiter, textwrap.TextWrapper(width=5).wrap(context), BytesIO(b"x").read(),
     json.dumps({"a": {1, 2}}, default=sorted), isinstance(io.StringIO(), io.TextIOBase),
+    re.Scanner([("a", None), ("b", "B")]).scan(context[:2])[0],
 ]
 """
     result, _ = run_python(source, paged("ab cd", 100))
-    assert result == [True, True, "json.tool", "loads", ",", ["ab cd"], b"x", '{"a": [1, 2]}', True]
+    assert result == [True, True, "json.tool", "loads", ",", ["ab cd"], b"x", '{"a": [1, 2]}', True, ["B"]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import string
 import textwrap
 import types
@@ -147,11 +148,12 @@ def wrapped_textwrap() -> dict[str, Callable[..., Any]]:
 
 def as_modules() -> dict[str, types.ModuleType]:
     """What `import` returns for these names to a program in plain Python."""
+    own = vars(regex.as_module())
     return {
         "csv": _module(csv, {"reader": reader, "DictReader": DictReader}),
         "io": _module(io, {"StringIO": StringIO}),
         "json": _module(json, {"dump": dump, "dumps": dumps, "loads": loads}),
-        "re": regex.as_module(),
+        "re": _module(re, {name: own[name] for name in own["__all__"]}),
         "string": _module(string, {"Template": Template}),
         "textwrap": _module(textwrap, wrapped_textwrap()),
     }
