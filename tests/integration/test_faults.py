@@ -213,7 +213,7 @@ except BoxFault as fault:
 def test_an_image_has_no_name_before_it_is_on_the_disk(tmp_path: Path) -> None:
     needs_strace()
     folder, trace = tmp_path / "images", tmp_path / "trace"
-    command = [*with_fault(Fault("syncfs", EIO, 1), [], trace), sys.executable, "-c", MAKES, str(folder)]
+    command = [*with_fault(Fault("fsync", EIO, 1), [], trace), sys.executable, "-c", MAKES, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "could not be built" in done.stdout
     assert "Input/output error" in done.stdout

@@ -23,7 +23,6 @@ go into the image; the only packages it needs are msgspec, RestrictedPython and 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -36,6 +35,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,6 +95,7 @@ _LEFT_OUT_FILES = re.compile(
 _LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 _LDD_SECONDS_MAX = 60
 _COMPILE_SECONDS_MAX = 300
+_FLUSHES_MAX = 16
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ZONES = "/usr/share/zoneinfo"
 # How a time zone file begins; the package also has tables that nobody reads.
@@ -202,16 +203,22 @@ def _publish(folder: Path, known: Path) -> Image:
         raise
 
 
-def _flush(folder: Path) -> None:
-    """Wait until all of its file system is on the disk: one call, where `fsync` would take thousands.
+def _flush(root: Path) -> None:
+    """Wait until all of a tree is on the disk. At once, because then the disk needs a tenth of the time.
 
     Raises:
         OSError: it could not be written.
     """
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    paths = [root, *(path for path in root.rglob("*") if not path.is_symlink())]
+    with ThreadPoolExecutor(_FLUSHES_MAX) as threads:
+        for _ in threads.map(_flush_one, paths):
+            pass
+
+
+def _flush_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(handle) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        os.fsync(handle)
     finally:
         os.close(handle)
 
