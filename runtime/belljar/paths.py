@@ -16,11 +16,13 @@ def whole(path: str | Path, beside: Path | None = None) -> Path:
         beside: what a relative one is relative to; the working folder if there is none.
 
     Raises:
-        InvalidInput: `path.invalid`: no user has that name; there is a null character, which no path can have; or the
-            working folder is needed and has been removed.
+        InvalidInput: `path.invalid`: no user has that name; there is a null character, which no path can have; it is
+            empty; or the working folder is needed and has been removed.
     """
     if "\0" in str(path):
         raise InvalidInput(f"the path {str(path)[:200]!a} has a null character; name another", code="path.invalid")
+    if path == "":  # what a variable gives that is not set
+        raise InvalidInput("the path is empty; name a file or a folder, '.' for the current one", code="path.invalid")
     try:
         expanded = Path(path).expanduser()
         return expanded.absolute() if beside is None else beside / expanded

@@ -71,6 +71,28 @@ def test_a_context_that_is_a_device_or_a_folder_without_files(jar: Jar) -> None:
     nothing_began(jar)
 
 
+EMPTY = {
+    "context": ("exec", "program.py", "--context", ""),
+    "named": ("exec", "program.py", "--context", "rows="),
+    "program": ("exec", ""),
+    "trace": ("run", "Q", "--trace", ""),
+    "state": ("exec", "program.py", "--state", ""),
+    "configuration": ("exec", "program.py", "--config", ""),
+    "registered": ("context", "add", ""),
+    "begun": ("init", ""),
+}
+
+
+@pytest.mark.parametrize("words", EMPTY.values(), ids=EMPTY)
+def test_an_empty_path_does_not_mean_the_current_folder(jar: Jar, words: tuple[str, ...]) -> None:
+    jar.file("program.py", "print(1)")
+    before = sorted(jar.work.rglob("*"))
+    outcome = jar(*words)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "is empty: name a file or a folder, '.' for the current one" in outcome.stderr
+    assert sorted(jar.work.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["", "x="])
 def test_a_context_whose_name_no_file_can_have(jar: Jar, name: str) -> None:
     long = name + "a" * 300

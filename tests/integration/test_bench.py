@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 from typing import Any
 
 import pytest
 
-from tests.integration.support import Jar
+from belljar.errors import AuditUnavailable, InvalidInput
+from tests.integration.support import Jar, until
 from tests.integration.test_cli_output import to
 
 TASKS = ("niah", "oolong", "pairs", "multihop", "code")
@@ -100,6 +103,37 @@ def test_a_full_disk_behind_stdout_loses_no_table(jar: Jar, form: tuple[str, ...
     why = "stdout cannot be written (No space left on device)"
     assert outcome.stderr == f"belljar: output: {why}: the table is in {path}\n"
     assert (json.loads(path.read_text())["score"], path.stat().st_mode & 0o777) == (1.0, 0o600)
+
+
+# Solves the first case, and never ends in the second.
+FIRST_ALONE = """
+import re
+found = re.search(r"is: ([0-9]{7})", context[:300])
+while not found:
+    pass
+FINAL(found.group(1))
+"""
+
+
+@pytest.mark.parametrize("form", [("--json",), ()], ids=["json", "text"])
+def test_a_bench_that_is_interrupted_keeps_what_was_measured(jar: Jar, form: tuple[str, ...]) -> None:
+    model = jar.script(f"I look.\n```repl\n{FIRST_ALONE}\n```", rest='default = "1234567"\n')
+    running = jar.start("bench", "niah", "--tokens", "1024", "--model", model, "--quiet", *form)
+
+    def in_the_second() -> bool:
+        with contextlib.suppress(AuditUnavailable, InvalidInput):  # a log that is just being made is no log yet
+            return len(jar.records("run.started")) == 3
+        return False
+
+    until(in_the_second, what="the second case runs, after the first and its direct call")
+    running.signal(signal.SIGINT)
+    outcome = running.wait()
+    assert outcome.code == 130
+    kept = [*(jar.at / "results").glob("*")]
+    assert len(kept) == 1
+    assert f"output: not all cases were measured: the table of those that were is in {kept[0]}\n" in outcome.stderr
+    table = json.loads(kept[0].read_text())
+    assert [(row["case"], row["score"], row["direct"]["score"]) for row in table["rows"]] == [("depth-0", 1.0, 0.0)]
 
 
 def test_where_no_table_can_be_kept_it_goes_to_stderr(jar: Jar) -> None:

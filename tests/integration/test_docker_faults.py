@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ from tests.integration.daemons import (
     silence,
     soon,
 )
+from tests.integration.ordinary import ordinary_jar
 from tests.integration.support import Jar, Running, until
 
 # The SDK leaves a socket that it could not connect to the garbage collector.
@@ -179,6 +181,24 @@ def refused(host: str, jar: Jar, *, answer_s: float = 1.0) -> str:
 def test_a_daemon_that_is_not_there(jar: Jar, host: str) -> None:
     said = refused(host, jar, answer_s=HANG_S)
     assert re.fullmatch(r"no Docker daemon answers at \S+: start it, or name another in DOCKER_HOST", said)
+
+
+@pytest.fixture
+def ordinary(tmp_path: Path, images: Path) -> Iterator[Jar]:
+    yield from ordinary_jar(tmp_path, images)
+
+
+def test_a_daemon_that_this_user_may_not_use(ordinary: Jar) -> None:
+    path = ordinary.work / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o400 if os.geteuid() else 0o600)  # as a daemon makes it: for its own group
+        outcome = ordinary("image", "build", "--backend", "docker", env={"DOCKER_HOST": f"unix://{path}"})
+    assert outcome.code == 1
+    assert outcome.stderr.splitlines()[-1].startswith(
+        f"belljar: our fault: this user may not use the Docker daemon at unix://{path}: add it to the group"
+    )
 
 
 def test_an_address_that_is_none() -> None:

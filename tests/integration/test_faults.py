@@ -189,6 +189,39 @@ def test_a_database_that_takes_no_pages_stops_the_log_though_the_file_beside_it_
     assert (report.problems, report.records) == ([], int(count))
 
 
+# Makes an image of one file.
+MAKES = """
+import sys
+from pathlib import Path
+from belljar.errors import BoxFault
+from belljar.sandbox import image
+
+def populate(root):
+    for name in (image.PYTHON, image.AGENT):
+        path = root / name.lstrip("/")
+        path.parent.mkdir(parents=True)
+        path.write_text("whole")
+
+image._populate = populate
+try:
+    print(image.ensure_image(Path(sys.argv[1])).digest)
+except BoxFault as fault:
+    print(fault)
+"""
+
+
+def test_an_image_has_no_name_before_it_is_on_the_disk(tmp_path: Path) -> None:
+    needs_strace()
+    folder, trace = tmp_path / "images", tmp_path / "trace"
+    command = [*with_fault(Fault("fsync", EIO, 1), [], trace), sys.executable, "-c", MAKES, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "could not be built" in done.stdout
+    assert "Input/output error" in done.stdout
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    done = subprocess.run(command[-4:], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (folder / done.stdout.strip().removeprefix("sha256:")).is_dir()
+
+
 PACKS = """
 import asyncio, sys
 from pathlib import Path

@@ -253,6 +253,22 @@ async def work():
 
 print(run_async(work()))
 """
+# What comes while the interpreter ends: a module's last object is gone when handlers are no longer Python's.
+LAST = """
+import os, signal, sys
+import belljar_command
+from belljar.cli.loop import done
+
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGINT):
+        kill(me, number)
+
+belljar_command.listen()
+last = Last()
+print("paid", flush=True)
+done(6)
+sys.exit(6)
+"""
 
 
 @contextlib.contextmanager
@@ -289,6 +305,12 @@ def test_a_signal_when_the_work_is_over_loses_no_result() -> None:
     with python(LATE) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stdout, stderr) == (0, "paid\n", "")
+
+
+def test_a_signal_while_the_interpreter_ends_is_not_the_exit_code() -> None:
+    with python(LAST) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stdout, stderr) == (6, "paid\n", "")
 
 
 def test_a_command_that_outlives_its_terminal_is_not_stopped_by_its_end(jar: Jar) -> None:

@@ -95,6 +95,7 @@ def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -
         ("schema = 1\n[state]\nfolder = 1\n", 3, "state.folder: expected str"),
         ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL of a journal; write postg"),
         ("schema = 1\n[state]\njournal = 'mysql://h/x'\n", 3, "state.journal: this is no URL of a journal; write"),
+        ('schema = 1\n[state]\nfolder = ""\n', 3, "state.folder: the path is empty; name a file or a folder"),
         ("schema = 1\n[state]\nfolder = '~nobody-here/x'\n", 3, "state.folder: the path '~nobody-here/x' begins with"),
         ('schema = 1\n[state]\nfolder = "a\\u0000"\n', 3, "state.folder: the path 'a\\x00' has a null character; name"),
         ("schema = 1\n[state]\njournal = 'a://b'\njournal_env = 'C'\n", 4, "state.journal_env: there is a journal too"),

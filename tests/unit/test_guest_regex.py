@@ -128,6 +128,22 @@ def test_a_pattern_that_needs_the_whole_text_says_what_to_do_instead(call: Calla
         call(regex, paged(materialise_chars_max=5))
 
 
+LONG_LINE = "x" * 500 + " User: 12 " + "y" * 500
+LONG = {
+    "one line": lambda s: regex.search(r"User: (\d+)", s),
+    "one line, all": lambda s: regex.findall(r"User: (\d+)", s),
+    "one line, at the beginning": lambda s: regex.match(r"x+ U", s),
+    "one line, the whole": lambda s: regex.fullmatch(r".*", s),
+    "bounded": lambda s: list(regex.finditer(r"y{1,300}$", s)),
+}
+
+
+@pytest.mark.parametrize("call", LONG.values(), ids=LONG)
+def test_a_line_too_long_for_a_window_says_what_to_do_instead(call: Callable[[Any], Any]) -> None:
+    with pytest.raises(TextTooLarge, match=r"\.search\(pattern\)"):
+        call(paged(LONG_LINE, materialise_chars_max=100))
+
+
 IN_WINDOWS = [name for name in CALLS if name not in NEED_ALL]
 
 

@@ -194,6 +194,8 @@ def test_entries(entries: dict[str, Any], shape: Any, key: Any, keys_bytes_max: 
         assert (wanted in twin, twin.get(wanted), twin.get(wanted, 5)) == (
             *(wanted in entries, entries.get(wanted), entries.get(wanted, 5)),
         )
+        for pair in ((wanted, entries.get(wanted)), (wanted, 0), wanted, (wanted,)):
+            assert (pair in twin.items()) == (pair in entries.items())  # type: ignore[operator]
         assert (wanted in twin.keys(), wanted in twin.values()) == (wanted in entries, wanted in entries.values())  # noqa: SIM118
 
 

@@ -46,6 +46,8 @@ TEXT_PROGRAMS = {
     "textwrap.indent": "import textwrap; result = textwrap.indent(context, '> ')",
     "textwrap.shorten": "import textwrap; result = textwrap.shorten(context, 40, placeholder='...')",
     "json.dumps": "import json; result = json.dumps(context), json.dumps({'a': [context]}, ensure_ascii=False)",
+    "json.dumps with an indent": "import json; result = json.dumps({'a': [context, {context: (context,)}]}, indent=1)",
+    "json.dump": "import io, json; f = io.StringIO(); json.dump({'a': [context]}, f); result = f.getvalue()",
     "f-string": "result = f'{context}', f'{context!s}', f'{context:>5}'",
     "format spec": "result = f'{context:.20}', format(context, '<10.5s')",
     "percent": "result = '%s' % context, '%s|%d' % (context, 5)",
@@ -229,6 +231,8 @@ def test_json_errors_are_those_of_json(run: Run) -> None:
     for source in ("import json; json.loads('{')", "import json; json.loads(context)"):
         with pytest.raises(ValueError, match="Expecting"):
             run(source, paged("{nothing", 100))
+    with pytest.raises(ValueError, match="Circular reference"):
+        run("import json; around = [1]; around.append({'a': around}); json.dumps(around, indent=1)", "")
     with pytest.raises(TypeError, match="not JSON serializable"):
         run("import json; json.dumps({1: object()})", "")
     with pytest.raises(TypeError):
@@ -237,7 +241,7 @@ def test_json_errors_are_those_of_json(run: Run) -> None:
 
 def test_modules_are_whole_in_plain_python() -> None:
     source = """
-import io, json, csv, textwrap
+import io, json, csv, re, textwrap
 import json.decoder
 import json.tool
 from json.encoder import JSONEncoder
@@ -247,7 +251,8 @@ result = [
     json.decoder.JSONDecodeError is json.JSONDecodeError, JSONEncoder is json.JSONEncoder, json.tool.__name__,
     json.loads.__name__, csv.excel.delimiter, textwrap.TextWrapper(width=5).wrap(context), BytesIO(b"x").read(),
     json.dumps({"a": {1, 2}}, default=sorted), isinstance(io.StringIO(), io.TextIOBase),
+    re.Scanner([("a", None), ("b", "B")]).scan(context[:2])[0],
 ]
 """
     result, _ = run_python(source, paged("ab cd", 100))
-    assert result == [True, True, "json.tool", "loads", ",", ["ab cd"], b"x", '{"a": [1, 2]}', True]
+    assert result == [True, True, "json.tool", "loads", ",", ["ab cd"], b"x", '{"a": [1, 2]}', True, ["B"]]

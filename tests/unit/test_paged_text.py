@@ -711,6 +711,24 @@ def test_what_fetch_raises_reaches_the_program() -> None:
             str(twin)
 
 
+@pytest.mark.parametrize("go", [lambda twin: [*twin], lambda twin: [*reversed(twin)]], ids=["forwards", "backwards"])
+def test_what_is_left_is_read_page_by_page_when_it_is_too_little_to_read_ahead(go: Callable[[Any], list[str]]) -> None:
+    source = Recorder("0123456789" * 11)
+    left = 100
+
+    def fetch(start: int, stop: int) -> str:
+        nonlocal left
+        if stop - start > left:
+            raise PermissionError("no more reads")
+        left -= stop - start
+        return source(start, stop)
+
+    twin = PagedText(110, fetch, page_chars=10)
+    with pytest.raises(PermissionError):
+        go(twin)
+    assert (left, sum(stop - start for start, stop in source.asked)) == (0, 100)
+
+
 def test_a_source_that_gives_too_little_is_found_out() -> None:
     with pytest.raises(RuntimeError, match="asked for 10 characters of the context and got 1"):
         PagedText(10, lambda start, stop: "x")[0]

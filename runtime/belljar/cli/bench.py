@@ -22,7 +22,7 @@ from belljar.bench import multihop, niah, oolong, pairs, repository
 from belljar.bench.cases import Case
 from belljar.cli import options
 from belljar.cli.delivery import as_text, keep, require_stdout
-from belljar.cli.loop import run_async
+from belljar.cli.loop import Stopped, run_async
 from belljar.cli.output import (
     EXIT_OUTPUT,
     OutputFailed,
@@ -36,7 +36,7 @@ from belljar.cli.output import (
 )
 from belljar.cli.progress import progress
 from belljar.engine import Result
-from belljar.errors import InvalidInput
+from belljar.errors import BelljarError, InvalidInput
 from belljar.models import Prices, Rates, ScriptedModel
 from belljar.runtime import Runtime
 from belljar.units import NANOUSD_PER_USD
@@ -112,13 +112,24 @@ def bench(task: str, tokens: int, seed: int, chosen: tuple[str, ...], **rest: An
         raise InvalidInput("--sub-model needs --model: the script brings its own sub-model", code="bench.sub_model")
     cases = _chosen(_TASKS[task](tokens, seed), chosen)
     rows: list[Row] = []
-    code = run_async(_measure(cases, rows, rest))
-    table = _table(task, tokens, seed, rest["model"], rows)
+
+    def table() -> Table:
+        return _table(task, tokens, seed, rest["model"], rows)
+
+    def keep_it(why: OutputFailed | str, what: str) -> None:
+        keep(f"bench-{rows[0].run}", table(), why, options.place(rest["state"]).state, what=what)
+
     try:
-        emit(table) if rest["as_json"] else _print(table)
+        code = run_async(_measure(cases, rows, rest))
+    except (Stopped, BelljarError):
+        if rows:  # they are paid for
+            keep_it("not all cases were measured", "the table of those that were")
+        raise
+    try:
+        emit(table()) if rest["as_json"] else _print(table())
         flush()
     except OutputFailed as failure:
-        keep(f"bench-{rows[0].run}", table, failure, options.place(rest["state"]).state, what="the table")
+        keep_it(failure, "the table")
         return EXIT_OUTPUT
     return code
 

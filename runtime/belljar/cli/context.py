@@ -39,7 +39,7 @@ def context() -> None:
 
 
 @context.command()
-@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=options.FilePath(), nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--name", metavar="NAME", help="The context's name; only with a single PATH. [default: the last part of PATH]"
 )

@@ -77,13 +77,13 @@ def _keep(result: Result, failure: OutputFailed, state: State) -> None:
         show(f"{as_text(result)}\n", file=sys.stderr)
 
 
-def keep(name: str, document: msgspec.Struct, failure: OutputFailed, state: State, *, what: str) -> None:
+def keep(name: str, document: msgspec.Struct, why: OutputFailed | str, state: State, *, what: str) -> None:
     """The same for what is no run's result, but paid for; where nothing can be kept it goes to stderr."""
     path, error = _kept(f"{name}.json", document_of(document), state)
     if error is None:
-        tell(f"output: {failure}: {what} is in {path}")
+        tell(f"output: {why}: {what} is in {path}")
         return
-    tell(f"output: {failure}, nor can {path} ({error.strerror}): {what} follows")
+    tell(f"output: {why}, nor can {path} ({error.strerror}): {what} follows")
     show(f"{document_of(document)}\n", file=sys.stderr)
 
 

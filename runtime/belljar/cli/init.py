@@ -96,7 +96,7 @@ schema = 1
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.argument("file", required=False, type=options.FilePath(), metavar="[FILE]")
 @options.state
 @options.as_json
 def init(file: Path | None, state: Path | str | None, as_json: bool) -> None:

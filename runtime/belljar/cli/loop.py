@@ -14,6 +14,7 @@ One Ctrl-C often arrives as two signals: from the terminal, and from a parent th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -61,6 +62,8 @@ def may_be_stopped() -> None:
 def done(exit_code: int) -> None:
     """All output is written: a signal that comes now changes nothing."""
     _handle(lambda _number, _frame: os._exit(exit_code))
+    # The interpreter gives handlers back to the system while it ends, and then a signal would be the exit code.
+    atexit.register(_handle, signal.SIG_IGN)
 
 
 def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:

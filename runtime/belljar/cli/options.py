@@ -16,6 +16,7 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
 __all__ = [
+    "FilePath",
     "age_s",
     "always_json",
     "as_json",
@@ -31,7 +32,19 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Place(click.Path):
+class FilePath(click.Path):
+    """A path. An empty one is what a variable gives that is not set, and nobody means the current folder by it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty: name a file or a folder, '.' for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Place(FilePath):
     """A folder, or the URL of a database, which is no path."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -43,14 +56,14 @@ _AGE_S: Final = {"d": 86_400, "h": 3600, "min": 60}
 _CONFIG: Final = "belljar.config"
 _state = click.option(
     "--state",
-    type=_Place(path_type=Path, file_okay=True),
+    type=_Place(),
     metavar="DIR|URL",
     help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder] Or the "
     "URL of a PostgreSQL database for log and ledger. [default, where no folder is named: $BELLJAR_JOURNAL, if set]",
 )
 _config = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.update({_CONFIG: value}),
@@ -58,7 +71,7 @@ _config = click.option(
 )
 prices = click.option(
     "--prices",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Prices of models that are not on the public list, or for which you pay a different price.",
 )

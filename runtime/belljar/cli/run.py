@@ -56,7 +56,7 @@ sources = click.option(
 )
 @click.option(
     "--trace",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FILE",
     help="Write each turn of the root model to FILE as a line of JSON: what it wrote, what ran, what it was shown.",
 )
@@ -65,7 +65,7 @@ sources = click.option(
 )
 @click.option(
     "--schema",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FILE",
     help="A JSON Schema that the answer has to fit; one that does not goes back to the model.",
 )
@@ -104,7 +104,7 @@ def run(
 
 
 @click.command("exec")
-@click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
+@click.argument("program", type=options.FilePath(), metavar="PROGRAM.py")
 @sources
 @click.option(
     "--sub-model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
@@ -139,7 +139,7 @@ def places(sources: Iterable[str]) -> dict[str, str]:
     """Where each context is, by its name: one without a name is `context`, the others need one.
 
     Raises:
-        InvalidInput: `context.name`: two have the same.
+        InvalidInput: `context.name`: two have the same; `usage`: a path is empty.
     """
     found: dict[str, str] = {}
     for source in sources:
@@ -150,6 +150,11 @@ def places(sources: Iterable[str]) -> dict[str, str]:
             raise InvalidInput(
                 f"two contexts are called {name}: give each its own name, as in --context contract=FILE",
                 code="context.name",
+            )
+        if not place:  # what a variable gives that is not set: nobody means the current folder by it
+            raise InvalidInput(
+                f"the path of {name} is empty: name a file or a folder, '.' for the current one",
+                code="usage",
             )
         found[name] = place
     return found

@@ -11,9 +11,9 @@ no shell, no package manager, no set-id file, no site-packages, no path of the h
     /dev /tmp                     mount points; /tmp is private: a container runtime copies its mode to what it mounts
 
 An image's name is its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built in
-a temporary folder and renamed into place under a lock, so a crash leaves no half image and two processes do not build
-twice. `key` remembers which inputs gave which digest, so later starts find the image in 3 ms; building it takes 2 s,
-and hashing it 0.14 s.
+a temporary folder, flushed to the disk and renamed into place under a lock: neither a crash nor a power cut leaves half
+an image, and two processes do not build twice. `key` remembers which inputs gave which digest, so later starts find the
+image in 3 ms; building it takes 2 s, and hashing it 0.14 s.
 
 `python -m belljar.sandbox.image FOLDER` lays the same root out in an empty folder and prints its digest, for recipes
 that belljar does not run (`sandbox_images/Dockerfile`). It needs this module, `assets`, `errors` and the sources that
@@ -35,6 +35,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,7 @@ _LEFT_OUT_FILES = re.compile(
 _LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 _LDD_SECONDS_MAX = 60
 _COMPILE_SECONDS_MAX = 300
+_FLUSHES_MAX = 16
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ZONES = "/usr/share/zoneinfo"
 # How a time zone file begins; the package also has tables that nobody reads.
@@ -169,7 +171,7 @@ def _image(folder: Path, digest: str) -> Image:
 
 
 def _known(folder: Path, known: Path) -> Image | None:
-    """What was made before; None also where a power cut, or somebody, has left only a part of it."""
+    """What was made before; None also where somebody has left only a part of it."""
     try:
         note = msgspec.json.decode(known.read_bytes(), type=_Note)
         image = _image(folder, note.digest)
@@ -184,6 +186,7 @@ def _publish(folder: Path, known: Path) -> Image:
     try:
         _populate(building)
         digest = _digest(building)
+        _flush(building)
         target = folder / digest
         if target.exists() and _digest(target) == digest:
             shutil.rmtree(building)
@@ -198,6 +201,26 @@ def _publish(folder: Path, known: Path) -> Image:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def _flush(root: Path) -> None:
+    """Wait until all of a tree is on the disk. At once, because then the disk needs a tenth of the time.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    paths = [root, *(path for path in root.rglob("*") if not path.is_symlink())]
+    with ThreadPoolExecutor(_FLUSHES_MAX) as threads:
+        for _ in threads.map(_flush_one, paths):
+            pass
+
+
+def _flush_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sweep(folder: Path) -> None:

@@ -732,6 +732,10 @@ class _Pairs(_View, _ItemsView[str, Any]):
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return zip(self._mapping, self._mapping._values(), strict=True)
 
+    def __contains__(self, pair: object) -> bool:
+        pair = exact(pair)
+        return type(pair) is tuple and len(pair) == 2 and super().__contains__(pair)
+
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
         return zip(reversed(self._mapping), self._mapping._values(backwards=True), strict=True)
 

@@ -147,7 +147,7 @@ class Pages:
                 self._run = min(2 * self._run, self._run_max) if page == self._next else 1
                 count = self._missing(page, self._run, 1)
                 self._next = page + count
-        return (page * self._page_chars, text) if text is not None else self._load(page, count)
+        return (page * self._page_chars, text) if text is not None else self._load(page, count, page)
 
     def _backwards(self, page: int) -> tuple[int, str]:
         with self._lock:
@@ -156,7 +156,7 @@ class Pages:
                 self._run = min(2 * self._run, self._run_max) if page == self._previous else 1
                 count = self._missing(page, self._run, -1)
                 self._previous = page - count
-        return (page * self._page_chars, text) if text is not None else self._load(page - count + 1, count)
+        return (page * self._page_chars, text) if text is not None else self._load(page - count + 1, count, page)
 
     def _hit(self, page: int) -> str | None:
         text = self._cache.get((self._owner, page))
@@ -175,15 +175,26 @@ class Pages:
     def _keeps(self, page: int) -> bool:
         return (self._owner, page) in self._cache
 
-    def _load(self, page: int, count: int) -> tuple[int, str]:
-        base = page * self._page_chars
-        text = self._fetched(base, min(base + count * self._page_chars, self.chars))
+    def _load(self, page: int, count: int, wanted: int) -> tuple[int, str]:
+        """Fetch `count` pages from `page` on, of which `wanted` is asked for and the others are read ahead."""
+        try:
+            base, text = self._fetched_pages(page, count)
+        except Exception:
+            if count == 1:
+                raise
+            # What is left of an allowance may be too little to read ahead, and enough for what is asked for.
+            page, count = wanted, 1
+            base, text = self._fetched_pages(page, count)
         with self._lock:
             for number in range(count):
                 piece = text[number * self._page_chars : (number + 1) * self._page_chars]
                 self._cache.keep((self._owner, page + number), piece)
             self._cache.recent = (self._owner, base, text)
         return base, text
+
+    def _fetched_pages(self, page: int, count: int) -> tuple[int, str]:
+        base = page * self._page_chars
+        return base, self._fetched(base, min(base + count * self._page_chars, self.chars))
 
     def _holds(self, start: int, stop: int) -> bool:
         with self._lock:

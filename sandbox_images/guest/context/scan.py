@@ -40,7 +40,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: slice, /) -> str: ...
+    def __getitem__(self, key: slice, /) -> Any: ...
 
     def find(self, sub: str, start: int, end: int, /) -> int: ...
 
@@ -154,7 +154,7 @@ def _found(
     while at <= endpos:
         limit = _limit(far, text, at, endpos, window_chars)
         base = max(0, at - far.back)
-        window = text[base : min(endpos, limit + (far.width or 0) + far.ahead)]
+        window = _window(text, base, min(endpos, limit + (far.width or 0) + far.ahead))
         ended = at
         for found in pattern.finditer(window, at - base):
             if base + found.start() >= limit:
@@ -171,7 +171,7 @@ def match(pattern: re.Pattern[str], far: Reach, text: Source, pos: int = 0, endp
         return None
     end = pos + far.width if far.width is not None else text.find("\n", pos, endpos)
     base = max(0, pos - far.back)
-    window = text[base : endpos if end < 0 else min(endpos, end + 1 + far.ahead)]
+    window = _window(text, base, endpos if end < 0 else min(endpos, end + 1 + far.ahead))
     found = pattern.match(window, pos - base)
     return found and Match(found, base, text, pos, endpos)
 
@@ -184,8 +184,13 @@ def fullmatch(pattern: re.Pattern[str], far: Reach, text: Source, pos: int = 0, 
     if far.width is None and text.find("\n", pos, endpos) >= 0:
         return None
     base = max(0, pos - far.back)
-    found = pattern.fullmatch(text[base:endpos], pos - base)
+    found = pattern.fullmatch(_window(text, base, endpos), pos - base)
     return found and Match(found, base, text, pos, endpos)
+
+
+def _window(text: Source, start: int, stop: int) -> str:
+    """The characters [start, stop). Raises what `str` raises of a part of the text, if they are too many."""
+    return str(text[start:stop])
 
 
 def _clamped(text: Source, pos: int, endpos: int) -> tuple[int, int]:

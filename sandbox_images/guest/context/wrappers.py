@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import string
 import textwrap
 import types
@@ -18,6 +19,7 @@ from typing import Any
 
 from guest.context import regex
 from guest.context.paged import LookAlike, PagedText, plain, rows
+from guest.exact import exact
 
 __all__ = [
     "LATER",
@@ -76,12 +78,25 @@ def loads(s: Any, **options: Any) -> Any:
 
 def dumps(obj: Any, *, default: Callable[[Any], Any] | None = None, **options: Any) -> str:
     """`json.dumps` that writes look-alikes as what they look like, wherever they are in `obj`."""
-    return json.dumps(plain(obj), default=_default(default), **options)
+    # With an indent the encoder is Python code, which asks `isinstance` and takes a look-alike for the real thing.
+    real = plain(obj) if options.get("indent") is None else _plain_all(obj, frozenset())
+    return json.dumps(real, default=_default(default), **options)
 
 
 def dump(obj: Any, fp: Any, *, default: Callable[[Any], Any] | None = None, **options: Any) -> None:
     """As `dumps`, into a file."""
-    json.dump(plain(obj), fp, default=_default(default), **options)
+    fp.write(dumps(obj, default=default, **options))
+
+
+def _plain_all(value: Any, within: frozenset[int]) -> Any:
+    """The value without look-alikes in its lists and dicts; what is within itself is left for `json` to refuse."""
+    value = plain(value)
+    if id(value) in within or not issubclass(type(value), (list, tuple, dict)):
+        return value
+    within |= {id(value)}
+    if issubclass(type(value), dict):
+        return {plain(key): _plain_all(item, within) for key, item in exact(value).items()}
+    return [_plain_all(item, within) for item in exact(value)]
 
 
 def _default(given: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
@@ -133,11 +148,12 @@ def wrapped_textwrap() -> dict[str, Callable[..., Any]]:
 
 def as_modules() -> dict[str, types.ModuleType]:
     """What `import` returns for these names to a program in plain Python."""
+    own = vars(regex.as_module())
     return {
         "csv": _module(csv, {"reader": reader, "DictReader": DictReader}),
         "io": _module(io, {"StringIO": StringIO}),
         "json": _module(json, {"dump": dump, "dumps": dumps, "loads": loads}),
-        "re": regex.as_module(),
+        "re": _module(re, {name: own[name] for name in own["__all__"]}),
         "string": _module(string, {"Template": Template}),
         "textwrap": _module(textwrap, wrapped_textwrap()),
     }

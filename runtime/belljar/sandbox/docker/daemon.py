@@ -108,7 +108,7 @@ class Daemon:
 
     def ask_now(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
         """`ask`, in the caller's own thread."""
-        if self.host.startswith("unix://") and not os.path.exists(self.host.removeprefix("unix://")):
+        if self._socket is not None and not os.path.exists(self._socket):
             raise self._absent()  # the SDK would find out too, and lose a socket over it
         try:
             return call(*arguments, **options)
@@ -186,7 +186,17 @@ class Daemon:
             threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
 
+    @property
+    def _socket(self) -> str | None:
+        """The path of a daemon of this machine."""
+        return self.host.removeprefix("unix://") if self.host.startswith("unix://") else None
+
     def _absent(self) -> BoxFault:
+        if self._socket is not None and _is_closed(self._socket):
+            return BoxFault(
+                f"this user may not use the Docker daemon at {self.host}: add it to the group that may, which is "
+                "`docker` as a rule, or name another daemon in DOCKER_HOST"
+            )
         return BoxFault(f"no Docker daemon answers at {self.host}: start it, or name another in DOCKER_HOST")
 
     def silent(self) -> BoxFault:
@@ -197,6 +207,15 @@ class Daemon:
 
     def strange(self) -> BoxFault:
         return BoxFault(f"what answers at {self.host} is not a Docker daemon: name one in DOCKER_HOST")
+
+
+def _is_closed(path: str) -> bool:
+    """Whether there is a socket, or a folder for it, that is closed to this user."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
 
 
 def _forget_configuration(client: Any) -> None:
