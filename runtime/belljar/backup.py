@@ -30,10 +30,11 @@ from belljar.audit.source import Source, connected, open_source
 from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.journal import StoreError, shown
-from belljar.journal.schema import SqliteError
+from belljar.journal.schema import SqliteError, is_damage
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import TABLES, Table
 from belljar.journal.turns import SUFFIX
+from belljar.paths import nameable
 from belljar.upkeep import soundness
 
 __all__ = ["Backup", "back_up"]
@@ -74,12 +75,7 @@ def back_up(log: Log, folder: Path) -> Backup:
         AuditUnavailable: the journal cannot be read.
         HostFault: the copy cannot be written.
     """
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(
-            f"the path {str(folder)[:200]!a} is not valid UTF-8: name another folder", code="backup.path"
-        ) from None
+    nameable(folder, "the backup", "name another folder", code="backup.path")
     sources = _sources(log)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -215,6 +211,8 @@ def _told(folder: Path) -> Iterator[None]:
             f"cannot make a backup in {folder} ({error.strerror or error}); check its permissions and the disk"
         ) from error
     except SqliteError as error:
+        if is_damage(error):  # the copy was empty
+            raise AuditUnavailable(f"the journal cannot be copied: {error}; verify it") from error
         raise HostFault(
             f"cannot make a backup in {folder}: {error}; check the disks, and verify the journal"
         ) from error

@@ -32,6 +32,7 @@ from belljar.errors import InvalidInput
 from belljar.fitting import Misfit, misfit
 from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Language, Role, Tenant
+from belljar.journal import names_database
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.paths import whole
@@ -74,6 +75,7 @@ _LINE_CHARS_MAX: Final = 1000
 _SHOWN_CHARS_MAX: Final = 100
 _KEY_DAYS_MAX: Final = 36_500
 _PROFILES_MAX: Final = 100
+_NO_URL: Final = "this is no URL of a journal; write postgresql://user@host/database"
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
@@ -261,7 +263,7 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
         config: the file that the caller names.
 
     Raises:
-        InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`.
+        InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`; `state.url`: the journal's is none.
     """
     folder = None if state is None or _is_url(state) else State.at(state, environ).root
     named, config_origin = config, "--config"
@@ -280,6 +282,9 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
             )
     counts = found if folder is None or config_origin != "$BELLJAR_CONFIG" else None
     url, journal_origin = _journal(state, counts, environ)
+    if url is not None and not names_database(url):
+        # Not the text: what was mistyped can hold a password.
+        raise InvalidInput(f"{journal_origin}: {_NO_URL}", code="state.url")
     origins = {"folder": folder_origin, "journal": journal_origin}
     if found is not None:
         origins["config"] = config_origin
@@ -415,8 +420,8 @@ class _Reader:
         state = read.state
         if state.journal is not None and state.journal_env is not None:
             self._refuse(("state", "journal_env"), "there is a journal too; keep one of the two")
-        if state.journal is not None and not state.journal.startswith(("postgresql://", "postgres://")):
-            self._refuse(("state", "journal"), "this is no URL of a journal; write postgresql://user@host/database")
+        if state.journal is not None and not names_database(state.journal):
+            self._refuse(("state", "journal"), _NO_URL)
         return Config(
             file=self._file,
             folder=self._folder(state.folder),

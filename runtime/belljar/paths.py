@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 from belljar.errors import InvalidInput
 
-__all__ = ["whole"]
+__all__ = ["home", "nameable", "whole"]
+
+
+def home() -> str:
+    """The home folder of this process, or of its user; of one that no file names it is empty: the root folder."""
+    if named := os.environ.get("HOME"):
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 def whole(path: str | Path, beside: Path | None = None) -> Path:
@@ -34,3 +46,18 @@ def whole(path: str | Path, beside: Path | None = None) -> Path:
             f"the path {str(path)[:200]!a} is relative to a working folder that has been removed; change to another",
             code="path.invalid",
         ) from None
+
+
+def nameable(path: Path, what: str, advice: str, *, code: str) -> Path:
+    """The path, if a document can name it.
+
+    Raises:
+        InvalidInput: `code`: it is not valid UTF-8. The message says of `what` it is the path, and ends with `advice`.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"the path of {what}, {str(path)[:200]!a}, is not valid UTF-8: {advice}", code=code
+        ) from None
+    return path

@@ -12,7 +12,6 @@ import operator
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
@@ -260,12 +259,16 @@ def _cleared(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[ob
 @contextlib.contextmanager
 def _snapshot(log: Log) -> Iterator[Source]:
     """Log and ledger as they are at one moment, read-only."""
-    if isinstance(log, Path) and not log.is_file():
+    try:
+        opened = open_source(log)
+    except InvalidInput as error:
+        if isinstance(log, str) or error.code != "audit.missing":
+            raise
         raise InvalidInput(
             f"there is no ledger in {log.parent} yet: start a run or set a quota, or check the state folder",
             code="quota.missing",
-        )
-    with contextlib.closing(open_source(log)) as source:
+        ) from None
+    with contextlib.closing(opened) as source:
         try:
             if not source.has_ledger() and next(source.rows(), None) is not None:
                 raise InvalidInput(
@@ -410,7 +413,12 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
         InvalidInput: `audit.no_run`; `quota.missing`: there is no ledger yet.
         LedgerUnavailable, AuditUnavailable, VerificationFailed: it cannot be read.
     """
-    found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
+    try:
+        found = list(records(path, run))
+    except InvalidInput as error:  # there is no log yet
+        if error.code != "audit.missing":
+            raise
+        found = []
     if not found or run in HOST_RUNS:
         raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)

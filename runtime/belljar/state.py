@@ -12,7 +12,7 @@ from typing import Self
 import msgspec
 
 from belljar.errors import AuditUnavailable, InvalidInput
-from belljar.paths import whole
+from belljar.paths import home, nameable, whole
 
 __all__ = ["State"]
 
@@ -33,19 +33,10 @@ class State(msgspec.Struct, frozen=True):
             InvalidInput: `state.path`: it is not valid UTF-8, so no document could name it. `path.invalid`.
         """
         if root is None:
-            home = environ.get("HOME") or "/"
-            state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
+            state_home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME') or home()}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        folder = whole(root)
-        try:
-            str(folder).encode()
-        except UnicodeEncodeError:
-            raise InvalidInput(
-                f"the path of the state folder, {str(folder)[:200]!a}, is not valid UTF-8: name another with "
-                "--state or BELLJAR_HOME",
-                code="state.path",
-            ) from None
-        return cls(folder)
+        advice = "name another with --state or BELLJAR_HOME"
+        return cls(nameable(whole(root), "the state folder", advice, code="state.path"))
 
     @property
     def journal(self) -> Path | str:

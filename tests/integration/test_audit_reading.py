@@ -310,6 +310,8 @@ def test_the_last_records_are_shown(tmp_path: Path) -> None:
     ]
     found = [json.loads(line) for line in ask(state, "tail", "-n", "3", "--json").stdout.splitlines()]
     assert [record["event"] for record in found] == ["run.finished", "log.read", "log.read"]
+    everything = ask(state, "tail", "-n", "9" * 20)  # more than a database can count
+    assert (everything.exit_code, event_of(everything.stdout)) == (0, "run.started")
 
 
 def followed(state: Path, *arguments: str) -> subprocess.Popen[str]:

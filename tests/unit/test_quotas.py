@@ -313,6 +313,20 @@ def test_without_a_ledger_there_is_nothing_to_show(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("name", ["n" * 256 + "/audit.db", "loop/audit.db"])
+def test_a_path_that_the_system_refuses_is_no_ledger_and_no_traceback(tmp_path: Path, name: str) -> None:
+    """The first says so of itself; the second is a link that leads to itself, where nothing can be."""
+    (tmp_path / "loop").symlink_to("loop")
+    place = tmp_path / name
+    quotas = Quotas(place, None)
+    for question in (lambda: asyncio.run(quotas.show()), lambda: asyncio.run(quotas.check())):
+        with pytest.raises((InvalidInput, AuditUnavailable)):
+            question()
+    for ask in (verify, lambda log: explain(log, "r1"), lambda log: list(records(log))):
+        with pytest.raises((InvalidInput, AuditUnavailable)):
+            ask(place)
+
+
 def test_what_is_not_as_we_made_it_is_not_believed(path: Path) -> None:
     async def main() -> None:
         async with shop(path) as here:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from belljar.journal.packs import Bounds, Packs, Row
 from belljar.journal.schema import CONTENTS_SINCE, PACKS_SINCE, SCHEMA, SqliteError, is_blank
 from belljar.journal.tables import RECORD_BYTES_MAX
 
-__all__ = ["UNREADABLE", "Log", "Source", "connected", "looked_at", "open_source", "reading"]
+__all__ = ["UNREADABLE", "Log", "Source", "connected", "looked_at", "newer", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
@@ -170,8 +171,8 @@ def _is_in_use(log: Log) -> bool:
     """Whether a process has the log's file open, or had it open when it was killed. A database counts as in use."""
     if not isinstance(log, Path):
         return True
-    real = log.resolve()  # SQLite puts its side files beside what a symbolic link points to
-    return real.with_name(real.name + "-wal").exists()
+    # SQLite puts its side files beside what a symbolic link points to.
+    return os.path.exists(f"{os.path.realpath(log)}-wal")
 
 
 def looked_at(log: Log, look: Callable[[Log], _T], is_sound: Callable[[_T], bool]) -> _T:
@@ -322,7 +323,13 @@ def connected(path: Path) -> sqlite3.Connection:
 
     Raises: as `open_source`.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise AuditUnavailable(
+            f"the audit log {path} cannot be looked for ({error.strerror}); check its folder and permissions"
+        ) from error
+    if not there:
         raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
     mode = "mode=ro" if _is_in_use(path) else "mode=ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?{mode}"
@@ -351,9 +358,12 @@ def _newer(db: sqlite3.Connection) -> str | None:
         return None  # `rows` will say so
     if mark != SCHEMA.application_id or number <= SCHEMA.version:
         return None
-    return (
-        f"has format {number}, but the latest known here is {SCHEMA.version}: a newer Belljar made it; update Belljar"
-    )
+    return newer(number, SCHEMA.version)
+
+
+def newer(number: int, latest: int) -> str:
+    """What to say of something with a format that a newer version has made, behind its name."""
+    return f"has format {number}, but the latest known here is {latest}: a newer Belljar made it; update Belljar"
 
 
 class _Database(_Indexed):

@@ -260,7 +260,7 @@ def _last(log: Log, run: str | None, at: int, count: int) -> tuple[list[Record],
 
     def known() -> Iterator[Record]:
         nonlocal ended
-        for record in records_after(log, at - count) if run is None else records_below(log, run):
+        for record in records_after(log, max(0, at - count)) if run is None else records_below(log, run):
             if record.seq <= at:
                 ended = ended or _is_end(record, run)
                 yield record
