@@ -159,7 +159,15 @@ def _opened(path: Path) -> sqlite3.Connection:
         return connected(path)
     # Not read-only: whoever has the file open last removes the side files that SQLite needs to read it.
     place = f"{path.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)
+    source = sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)
+    try:
+        source.execute("SELECT 1 FROM sqlite_master").close()  # they are made now
+    except sqlite3.OperationalError:  # there is no room for them, so nobody writes
+        source.close()
+        return connected(path)
+    except SqliteError:
+        pass  # the file is damaged: copying it says so
+    return source
 
 
 def _between_steps(_status: int, _left: int, _pages: int) -> None:

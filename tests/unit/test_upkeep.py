@@ -236,7 +236,7 @@ def test_a_journal_that_is_cut_off_is_at_fault_and_not_who_copies_it(state: Stat
     fill(state)
     file = state.root / "audit.db"
     os.truncate(file, file.stat().st_size // 2)
-    with pytest.raises(AuditUnavailable, match="the journal cannot be copied: .*malformed; verify it"):
+    with pytest.raises(AuditUnavailable, match=r"the journal cannot be copied: .*malformed; verify it"):
         back_up(file, tmp_path / "copy")
     assert contents(tmp_path / "copy") == {}
 
