@@ -35,7 +35,7 @@ from tests import journals
 from tests.journals import meddle
 from tests.unit.audit_events import made
 
-R1 = RunId("r1")
+R1, R2 = RunId("r1"), RunId("r2")
 FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 # As `audit_events` has it in an outcome of a query.
 SPENT = Amounts(calls=1, input_tokens=12, output_tokens=3, cost_nanousd=4500)
@@ -144,6 +144,17 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
                 await quotas.set(tenant, period, **limits)
             assert caught.value.code == code
             assert await quotas.show() == []
+
+    asyncio.run(main())
+    assert changes(path) == []
+
+
+@pytest.mark.parametrize("name", ["cals", 5])
+def test_a_change_of_what_no_limit_is_called_names_those_that_there_are(path: Path, name: Any) -> None:
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            with pytest.raises(TypeError, match="is not a limit: use calls, input_tokens"):
+                await quotas.change("acme", {"month": {"calls": 1}, "day": {name: 5}})
 
     asyncio.run(main())
     assert changes(path) == []
@@ -563,6 +574,27 @@ def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
         for unknown in ("r2", "host.quotas"):
             with pytest.raises(InvalidInput, match="the log has no run"):
                 explain(path, unknown)
+
+    asyncio.run(main())
+
+
+def test_what_refused_a_runs_start_or_stopped_it_is_explained_once(path: Path) -> None:
+    """Only its end tells of that; the end of a run whose program met a limit repeats what was told before."""
+    ended = {"calls": 0, "status": "quota", "code": "quota.tenant.boxes", "limit": 0, "observed": 1}
+
+    async def main() -> None:
+        async with shop(path) as here:
+            await here.begin(R1, "acme")
+            await here.audit.append(R1, made("run.finished", ended))
+            await here.begin(R2, "acme")
+            met = {"cell": 0, "asked": "read", "code": "quota.tenant.boxes", "scope": "acme", "period": "now"}
+            await here.audit.append(R2, made("request.refused", met), made("run.finished", ended))
+        (stopped,), (refused,) = explain(path, "r1").refusals, explain(path, "r2").refusals
+        assert (stopped.asked, stopped.scope, stopped.limit, stopped.observed) == ("run", None, 0, 1)
+        assert _refused(stopped) == (
+            "a limit (quota.tenant.boxes) on boxes at once refused a run: it would have come to 1 of 0"
+        )
+        assert _refused(refused) == "the limit of tenant acme on boxes at once refused a read"
 
     asyncio.run(main())
 
