@@ -34,7 +34,7 @@ from belljar.journal.schema import SqliteError, is_damage
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import TABLES, Table
 from belljar.journal.turns import SUFFIX
-from belljar.paths import nameable
+from belljar.paths import is_nameable
 from belljar.upkeep import soundness
 
 __all__ = ["Backup", "back_up"]
@@ -75,7 +75,10 @@ def back_up(log: Log, folder: Path) -> Backup:
         AuditUnavailable: the journal cannot be read.
         HostFault: the copy cannot be written.
     """
-    nameable(folder, "the backup", "name another folder", code="backup.path")
+    if not is_nameable(folder):
+        raise InvalidInput(
+            f"the path {str(folder)[:200]!a} is not valid UTF-8: name another folder", code="backup.path"
+        )
     sources = _sources(log)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -32,13 +32,12 @@ from belljar.errors import InvalidInput
 from belljar.fitting import Misfit, misfit
 from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Language, Role, Tenant
-from belljar.journal import names_database
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.paths import whole
 from belljar.policy import load, presets
 from belljar.policy.locate import locate
-from belljar.state import State
+from belljar.state import State, names_database
 from belljar.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -75,7 +74,6 @@ _LINE_CHARS_MAX: Final = 1000
 _SHOWN_CHARS_MAX: Final = 100
 _KEY_DAYS_MAX: Final = 36_500
 _PROFILES_MAX: Final = 100
-_NO_URL: Final = "this is no URL of a journal; write postgresql://user@host/database"
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
@@ -284,7 +282,9 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     url, journal_origin = _journal(state, counts, environ)
     if url is not None and not names_database(url):
         # Not the text: what was mistyped can hold a password.
-        raise InvalidInput(f"{journal_origin}: {_NO_URL}", code="state.url")
+        raise InvalidInput(
+            f"{journal_origin}: this is no URL of a journal; write postgresql://user@host/database", code="state.url"
+        )
     origins = {"folder": folder_origin, "journal": journal_origin}
     if found is not None:
         origins["config"] = config_origin
@@ -421,7 +421,7 @@ class _Reader:
         if state.journal is not None and state.journal_env is not None:
             self._refuse(("state", "journal_env"), "there is a journal too; keep one of the two")
         if state.journal is not None and not names_database(state.journal):
-            self._refuse(("state", "journal"), _NO_URL)
+            self._refuse(("state", "journal"), "this is no URL of a journal; write postgresql://user@host/database")
         return Config(
             file=self._file,
             folder=self._folder(state.folder),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from belljar.errors import InvalidInput
 
-__all__ = ["home", "nameable", "whole"]
+__all__ = ["home", "is_nameable", "whole"]
 
 
 def home() -> str:
@@ -48,16 +48,10 @@ def whole(path: str | Path, beside: Path | None = None) -> Path:
         ) from None
 
 
-def nameable(path: Path, what: str, advice: str, *, code: str) -> Path:
-    """The path, if a document can name it.
-
-    Raises:
-        InvalidInput: `code`: it is not valid UTF-8. The message says of `what` it is the path, and ends with `advice`.
-    """
+def is_nameable(path: Path) -> bool:
+    """Whether a document can name the path: it is valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise InvalidInput(
-            f"the path of {what}, {str(path)[:200]!a}, is not valid UTF-8: {advice}", code=code
-        ) from None
-    return path
+        return False
+    return True

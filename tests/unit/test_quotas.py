@@ -29,8 +29,8 @@ from belljar.journal.tables import (
     ReservationRow,
     RunRow,
 )
-from belljar.ledger import GAUGES, Amounts, Ledger, Limits, period_key
-from belljar.quotas import Quotas, explain, open_quotas
+from belljar.ledger import GAUGES, Amounts, Ledger, Limits, Period, period_key
+from belljar.quotas import Quotas, context_bounds, explain, open_quotas
 from tests import journals
 from tests.journals import meddle
 from tests.unit.audit_events import made
@@ -504,6 +504,35 @@ def test_rows_that_nobody_can_have_written_are_told_and_no_crash(path: Path, sta
             ask = here.quotas.show if "limits SET" in statement else here.quotas.check
             with pytest.raises(LedgerUnavailable, match=words):
                 await ask()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("value", ["'many'", "5.5", "-5"])
+@pytest.mark.parametrize("dimension", ["calls", "depth", "context_bytes"])
+def test_a_limit_that_nobody_can_have_set_admits_nothing_and_is_told_to_whoever_asks(
+    path: Path, dimension: str, value: str
+) -> None:
+    async def main() -> None:
+        async with shop(path) as here:
+            await here.quotas.change("acme", {"day": {"calls": 5}, "total": {"depth": 3, "context_bytes": 9}})
+            await here.begin(R1, "acme")
+            await meddle(here.journal, f"UPDATE limits SET {dimension} = {value} WHERE {dimension} IS NOT NULL")
+            asked = here.ledger.admit_job(Tenant("acme"), SPENT, tenant_limits=FREE, now=time.time())
+            period: Period = "day" if dimension == "calls" else "total"
+            for question in (
+                lambda: here.ledger.reserve(R1, SPENT, now=time.time()),
+                lambda: here.journal.submit(asked),
+                lambda: here.quotas.change("acme", {period: {"read_bytes": 7}}),
+                lambda: here.quotas.show(),
+            ):
+                with pytest.raises(
+                    LedgerUnavailable, match=f"limits of 'acme' in the ledger are not ours: {dimension} "
+                ):
+                    await question()
+        if dimension == "context_bytes":
+            with pytest.raises(LedgerUnavailable, match="are not ours"):
+                context_bounds(path, Tenant("acme"))
 
     asyncio.run(main())
 

@@ -6,7 +6,7 @@
 
 from belljar.journal.draft import Ask, Draft, Job, Store, StoreError
 from belljar.journal.journal import Journal, Unavailable
-from belljar.journal.opening import migrate_database, names_database, open_journal, opened_journal, shown
+from belljar.journal.opening import migrate_database, open_journal, opened_journal, shown
 
 __all__ = [
     "Ask",
@@ -17,7 +17,6 @@ __all__ = [
     "StoreError",
     "Unavailable",
     "migrate_database",
-    "names_database",
     "open_journal",
     "opened_journal",
     "shown",

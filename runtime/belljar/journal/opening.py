@@ -13,7 +13,7 @@ from belljar.journal.draft import Store
 from belljar.journal.journal import Journal
 from belljar.journal.sqlite import SqliteStore
 
-__all__ = ["migrate_database", "names_database", "open_journal", "opened_journal", "shown"]
+__all__ = ["migrate_database", "open_journal", "opened_journal", "shown"]
 
 _SCHEMES = ("postgresql://", "postgres://")
 
@@ -83,15 +83,6 @@ def _postgres(unavailable: Callable[[str], BelljarError]) -> ModuleType:
     except ImportError as error:
         raise unavailable(f"cannot open the journal: {error}; install belljar[postgres]") from error
     return postgres
-
-
-def names_database(url: str) -> bool:
-    """Whether it is a URL of a PostgreSQL database. Whether there is one, and its options are right, shows later."""
-    try:
-        urllib.parse.urlsplit(url)
-    except ValueError:
-        return False
-    return url.startswith(_SCHEMES)
 
 
 def shown(url: str) -> str:
