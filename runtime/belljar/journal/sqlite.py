@@ -255,6 +255,11 @@ class SqliteStore:
         try:
             if path is not None:
                 _create_private(path)
+                if path.is_file() and os.stat(path).st_nlink > 1:
+                    raise self._unavailable(
+                        f"cannot open {self._name}: the file has a second name (a hard link), under which another "
+                        "process would write over what we write; remove that, or copy the file"
+                    )
             db = sqlite3.connect(
                 path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
