@@ -423,7 +423,7 @@ def test_a_file_with_a_second_name_is_not_written_under_either(tmp_path: Path) -
     asyncio.run(open_journal(path, unavailable=AuditUnavailable).aclose())
     second.hardlink_to(path)
     for name in (path, second):
-        with pytest.raises(AuditUnavailable, match=r"has a second name \(a hard link\).*; remove that, or copy the file"):
+        with pytest.raises(AuditUnavailable, match=r"has a second name \(a hard link\).*; remove that, or copy"):
             open_journal(name, unavailable=AuditUnavailable)
     second.unlink()
     asyncio.run(open_journal(path, unavailable=AuditUnavailable).aclose())
