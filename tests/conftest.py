@@ -60,7 +60,7 @@ def own_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("keys")
     os.environ["BELLJAR_KEYS"] = str(home / "keys")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("belljar.keys._home", lambda: str(home))
+        patch.setattr("belljar.keys.home", lambda: str(home))
         yield
 
 

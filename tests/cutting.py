@@ -32,6 +32,8 @@ class Cutter:
         self._wanted: tuple[Where, Callable[[bytes], bool]] | None = None
         self._open: list[socket.socket] = []
         self.cuts = 0
+        # What becomes of each message on its way to the server.
+        self.change: Callable[[bytes], bytes] = lambda message: message
         self._late: tuple[socket.socket, bytes] | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -79,7 +81,7 @@ class Cutter:
                     self._wanted = None
                     self._cut(wanted[0], client, server, message)
                     return
-                server.sendall(message)
+                server.sendall(self.change(message))
             server.shutdown(socket.SHUT_RDWR)
 
     def _cut(self, where: Where, client: socket.socket, server: socket.socket, message: bytes) -> None:

@@ -30,10 +30,11 @@ from belljar.audit.source import Source, connected, open_source
 from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.journal import StoreError, shown
-from belljar.journal.schema import SqliteError
+from belljar.journal.schema import SqliteError, is_damage
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import TABLES, Table
 from belljar.journal.turns import SUFFIX
+from belljar.paths import is_nameable
 from belljar.upkeep import soundness
 
 __all__ = ["Backup", "back_up"]
@@ -74,12 +75,10 @@ def back_up(log: Log, folder: Path) -> Backup:
         AuditUnavailable: the journal cannot be read.
         HostFault: the copy cannot be written.
     """
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
+    if not is_nameable(folder):
         raise InvalidInput(
             f"the path {str(folder)[:200]!a} is not valid UTF-8: name another folder", code="backup.path"
-        ) from None
+        )
     sources = _sources(log)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -163,7 +162,15 @@ def _opened(path: Path) -> sqlite3.Connection:
         return connected(path)
     # Not read-only: whoever has the file open last removes the side files that SQLite needs to read it.
     place = f"{path.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)
+    source = sqlite3.connect(place, uri=True, isolation_level=None, timeout=_PATIENCE_S)
+    try:
+        source.execute("SELECT 1 FROM sqlite_master").close()  # they are made now
+    except sqlite3.OperationalError:  # there is no room for them, so nobody writes
+        source.close()
+        return connected(path)
+    except SqliteError:
+        pass  # the file is damaged: copying it says so
+    return source
 
 
 def _between_steps(_status: int, _left: int, _pages: int) -> None:
@@ -215,6 +222,8 @@ def _told(folder: Path) -> Iterator[None]:
             f"cannot make a backup in {folder} ({error.strerror or error}); check its permissions and the disk"
         ) from error
     except SqliteError as error:
+        if is_damage(error):  # the copy was empty
+            raise AuditUnavailable(f"the journal cannot be copied: {error}; verify it") from error
         raise HostFault(
             f"cannot make a backup in {folder}: {error}; check the disks, and verify the journal"
         ) from error

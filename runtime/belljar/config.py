@@ -37,7 +37,7 @@ from belljar.ledger.base import check_limits
 from belljar.paths import whole
 from belljar.policy import load, presets
 from belljar.policy.locate import locate
-from belljar.state import State
+from belljar.state import State, names_database
 from belljar.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
         config: the file that the caller names.
 
     Raises:
-        InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`.
+        InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`; `state.url`: the journal's is none.
     """
     folder = None if state is None or _is_url(state) else State.at(state, environ).root
     named, config_origin = config, "--config"
@@ -280,6 +280,11 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
             )
     counts = found if folder is None or config_origin != "$BELLJAR_CONFIG" else None
     url, journal_origin = _journal(state, counts, environ)
+    if url is not None and not names_database(url):
+        # Not the text: what was mistyped can hold a password.
+        raise InvalidInput(
+            f"{journal_origin}: this is no URL of a journal; write postgresql://user@host/database", code="state.url"
+        )
     origins = {"folder": folder_origin, "journal": journal_origin}
     if found is not None:
         origins["config"] = config_origin
@@ -415,7 +420,7 @@ class _Reader:
         state = read.state
         if state.journal is not None and state.journal_env is not None:
             self._refuse(("state", "journal_env"), "there is a journal too; keep one of the two")
-        if state.journal is not None and not state.journal.startswith(("postgresql://", "postgres://")):
+        if state.journal is not None and not names_database(state.journal):
             self._refuse(("state", "journal"), "this is no URL of a journal; write postgresql://user@host/database")
         return Config(
             file=self._file,

@@ -29,7 +29,7 @@ from typing import Final, Self
 
 from belljar.durable import created, flush
 from belljar.errors import AuditUnavailable
-from belljar.paths import whole
+from belljar.paths import home, whole
 
 __all__ = ["SECRET_BYTES", "Keys"]
 
@@ -52,7 +52,7 @@ class Keys:
     @classmethod
     def at(cls, environ: Mapping[str, str]) -> Self:
         """The folder that the environment names; where it has no `HOME`, that of the user of this process."""
-        config = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME') or _home()}/.config"
+        config = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME') or home()}/.config"
         return cls(whole(environ.get("BELLJAR_KEYS") or f"{config}/belljar/keys"))
 
     def secret(self, name: str) -> bytes:
@@ -200,9 +200,3 @@ class Keys:
         except OSError as error:
             why = "a file in it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
             raise self._unusable(why, "check its permissions, or choose another with BELLJAR_KEYS") from error
-
-
-def _home() -> str:
-    """Also of a user whose environment an embedder does not pass on."""
-    found = os.path.expanduser("~")
-    return found if os.path.isabs(found) else ""  # a user that no file names: the root folder

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 from belljar.errors import InvalidInput
 
-__all__ = ["whole"]
+__all__ = ["home", "is_nameable", "whole"]
+
+
+def home() -> str:
+    """The home folder of this process, or of its user; of one that no file names it is empty: the root folder."""
+    if named := os.environ.get("HOME"):
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 def whole(path: str | Path, beside: Path | None = None) -> Path:
@@ -36,3 +48,12 @@ def whole(path: str | Path, beside: Path | None = None) -> Path:
             f"the path {str(path)[:200]!a} is relative to a working folder that has been removed; change to another",
             code="path.invalid",
         ) from None
+
+
+def is_nameable(path: Path) -> bool:
+    """Whether a document can name the path: it is valid UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

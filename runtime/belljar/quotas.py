@@ -12,7 +12,6 @@ import operator
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
@@ -20,7 +19,7 @@ import msgspec
 from belljar.arguments import check, tenant_of
 from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
-from belljar.audit.events import HOST_RUNS, QueryDenied, QuotaChanged, RequestRefused, RunStarted
+from belljar.audit.events import HOST_RUNS, QueryDenied, QuotaChanged, RequestRefused, RunFinished, RunStarted
 from belljar.audit.read import parse
 from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
@@ -66,6 +65,7 @@ _COMPARED: Final = CHARGING | {QuotaChanged.name}
 # The version of the records since which log and ledger are written at once.
 _ONE_JOURNAL_SINCE: Final = 3
 _RECORD_VERSION: Final = re.compile(rb'"v":(\d{1,9})}\Z')
+_RUN: Final = "run"
 # Codes of refusals by a quota: also the run's own bound on reads, and the tenant's on what is stored.
 _OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total", "context.stored")
 
@@ -75,7 +75,8 @@ class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq: the record.
-        asked: what was refused: `query`, or the request of a program such as `read`.
+        asked: what was refused: `query`, or the request of a program such as `read`; or `run`, its start, or that it
+            goes on.
         code: the key of the policy that sets such a limit.
         scope: the level that said no, a tenant or `run:ID`; None where the log does not know.
         limit: what bounds it, and `observed` what it would have come to.
@@ -88,14 +89,14 @@ class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     asked: str
     code: str
-    scope: str | None
-    period: str | None
     limit: int | None
     observed: int | None
-    used: int | None
-    held: int | None
-    waited_ms: int | None
-    count: int | None
+    scope: str | None = None
+    period: str | None = None
+    used: int | None = None
+    held: int | None = None
+    waited_ms: int | None = None
+    count: int | None = None
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -184,10 +185,6 @@ class Quotas:
             InvalidInput: `tenant.invalid`, `limit.invalid`, `runtime.closed`.
             LedgerUnavailable: it cannot be written; nothing changed.
         """
-        tenant_of(tenant)
-        for name in bounds:
-            if name not in LIMITED:
-                raise TypeError(f"{name!r} is not a limit: use {', '.join(LIMITED)}")
         (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
         return limits
 
@@ -198,6 +195,9 @@ class Quotas:
         if not changes or not all(changes.values()):
             # A level for which nothing is set has its policy's limits; one for which no bound is set would have none.
             raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
+        for name in (name for bounds in changes.values() for name in bounds):
+            if name not in LIMITED:
+                raise TypeError(f"{name!r} is not a limit: use {', '.join(LIMITED)}")
         ledger, audit = self._writing()
         return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
 
@@ -260,12 +260,16 @@ def _cleared(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[ob
 @contextlib.contextmanager
 def _snapshot(log: Log) -> Iterator[Source]:
     """Log and ledger as they are at one moment, read-only."""
-    if isinstance(log, Path) and not log.is_file():
+    try:
+        opened = open_source(log)
+    except InvalidInput as error:
+        if isinstance(log, str) or error.code != "audit.missing":
+            raise
         raise InvalidInput(
             f"there is no ledger in {log.parent} yet: start a run or set a quota, or check the state folder",
             code="quota.missing",
-        )
-    with contextlib.closing(open_source(log)) as source:
+        ) from None
+    with contextlib.closing(opened) as source:
         try:
             if not source.has_ledger() and next(source.rows(), None) is not None:
                 raise InvalidInput(
@@ -410,11 +414,20 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
         InvalidInput: `audit.no_run`; `quota.missing`: there is no ledger yet.
         LedgerUnavailable, AuditUnavailable, VerificationFailed: it cannot be read.
     """
-    found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
+    try:
+        found = list(records(path, run))
+    except InvalidInput as error:  # there is no log yet
+        if error.code != "audit.missing":
+            raise
+        found = []
     if not found or run in HOST_RUNS:
         raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)
-    refusals = [refusal for record in found if (refusal := _refusal(record)) is not None]
+    refusals: list[QuotaRefusal] = []
+    for refusal in filter(None, map(_refusal, found)):
+        # The end of a run repeats what its program met last.
+        if refusal.asked != _RUN or all(one.code != refusal.code for one in refusals):
+            refusals.append(refusal)
     level = None if tenant is None else Tenant(tenant)
     if level is None:
         return Explained(run, tenant, refusals, [], Amounts())
@@ -427,17 +440,25 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
 
 def _refusal(record: Record) -> QuotaRefusal | None:
     event = record.typed
-    if not isinstance(event, QueryDenied | RequestRefused) or not event.code.startswith(_OF_QUOTAS):
+    if not isinstance(event, QueryDenied | RequestRefused | RunFinished):
         return None
-    return QuotaRefusal(
+    if event.code is None or not event.code.startswith(_OF_QUOTAS):
+        return None
+    found = QuotaRefusal(
         seq=record.seq,
         time=datetime.fromtimestamp(record.time_ns // 10**9, UTC),
-        asked=event.asked if isinstance(event, RequestRefused) else "query",
+        asked=_RUN,
         code=event.code,
-        scope=event.scope,
-        period=event.period,
         limit=event.limit,
         observed=event.observed,
+    )
+    if isinstance(event, RunFinished):
+        return found
+    return msgspec.structs.replace(
+        found,
+        asked=event.asked if isinstance(event, RequestRefused) else "query",
+        scope=event.scope,
+        period=event.period,
         used=event.used,
         held=event.held,
         waited_ms=event.waited_ms,

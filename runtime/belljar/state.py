@@ -5,6 +5,7 @@ Log and ledger may be on a server instead, where several hosts share them; every
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -12,9 +13,9 @@ from typing import Self
 import msgspec
 
 from belljar.errors import AuditUnavailable, InvalidInput
-from belljar.paths import whole
+from belljar.paths import home, is_nameable, whole
 
-__all__ = ["State"]
+__all__ = ["State", "names_database"]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -33,18 +34,15 @@ class State(msgspec.Struct, frozen=True):
             InvalidInput: `state.path`: it is not valid UTF-8, so no document could name it. `path.invalid`.
         """
         if root is None:
-            home = environ.get("HOME") or "/"
-            state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
+            state_home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME') or home()}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
         folder = whole(root)
-        try:
-            str(folder).encode()
-        except UnicodeEncodeError:
+        if not is_nameable(folder):
             raise InvalidInput(
                 f"the path of the state folder, {str(folder)[:200]!a}, is not valid UTF-8: name another with "
                 "--state or BELLJAR_HOME",
                 code="state.path",
-            ) from None
+            )
         return cls(folder)
 
     @property
@@ -99,3 +97,12 @@ class State(msgspec.Struct, frozen=True):
                 f"the state folder {self.root} cannot be created ({error.strerror}): choose another with --state or "
                 "BELLJAR_HOME"
             ) from error
+
+
+def names_database(url: str) -> bool:
+    """Whether it is a URL of a PostgreSQL database. Whether there is one, and its options are right, shows later."""
+    try:
+        urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return url.startswith(("postgresql://", "postgres://"))

@@ -18,11 +18,12 @@ from typing import Final
 import msgspec
 
 from belljar.audit import Log, Report, verify
-from belljar.audit.source import UNREADABLE, Source, looked_at, open_source
+from belljar.audit.source import UNREADABLE, Source, looked_at, newer, open_source
 from belljar.audit.witness import Address, Told, told_in
 from belljar.context import ContextStores
 from belljar.context.formats import FORMAT
 from belljar.errors import AuditUnavailable, BelljarError, HostFault, InvalidInput
+from belljar.identity import Tenant
 from belljar.journal import migrate_database, shown
 from belljar.journal.schema import OLD_LEDGER, SCHEMA
 from belljar.journal.sqlite import SqliteStore
@@ -235,11 +236,15 @@ def _contexts(state: State) -> list[ContextsReport]:
     for tenant in stores.tenants():
         try:
             number = stores.of(tenant).format()
-            newer = _newer(f"the context store of {tenant}", number, FORMAT) if number > FORMAT else None
-            found.append(ContextsReport(str(tenant), number, newer))
-        except HostFault as error:
-            found.append(ContextsReport(str(tenant), None, str(error)))
+            error = _wrong_format(tenant, number) if number > FORMAT else None
+            found.append(ContextsReport(str(tenant), number, error))
+        except HostFault as fault:
+            found.append(ContextsReport(str(tenant), None, str(fault)))
     return found
+
+
+def _wrong_format(tenant: Tenant, number: int) -> str:
+    return f"the context store of {tenant} {newer(number, FORMAT)}"
 
 
 def _where(log: Log) -> str:
@@ -250,10 +255,6 @@ def _older_ledger(log: Log) -> Path | None:
     """The ledger beside the log, which is a file of its own until the log is migrated."""
     beside = log.with_name(_LEDGER) if isinstance(log, Path) else None
     return beside if beside is not None and beside.is_file() else None
-
-
-def _newer(what: str, number: int, latest: int) -> str:
-    return f"{what} has format {number}, but the latest known here is {latest}: a newer Belljar made it; update Belljar"
 
 
 # -- migrating ---------------------------------------------------------------------------------------------------------
@@ -308,5 +309,5 @@ def _migrate_contexts(state: State, *, dry_run: bool) -> list[Step]:
         if not dry_run:
             store.migrate()  # also refuses a newer one
         elif number > FORMAT:
-            raise HostFault(_newer(f"the context store of {tenant}", number, FORMAT))
+            raise HostFault(_wrong_format(tenant, number))
     return steps

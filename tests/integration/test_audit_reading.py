@@ -18,11 +18,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from belljar.audit import Record, records, verify
+from belljar.audit import Record, records, runs, verify
+from belljar.audit.read import record_at
+from belljar.audit.source import Source
 from belljar.cli.audit import audit
-from belljar.errors import AuditUnavailable, BelljarError, InvalidInput
+from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.identity import RunId
-from belljar.journal.schema import SCHEMA
+from belljar.journal.schema import SCHEMA, Schema
 from tests.integration.support import BELLJAR, Jar
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
@@ -126,6 +128,37 @@ def test_what_no_run_can_be_is_refused_and_not_looked_for(tmp_path: Path, option
     refused = ask(write(tmp_path, RUNS), "ls", *options).exception
     assert isinstance(refused, (click.BadParameter, InvalidInput))
     assert why in str(refused)
+
+
+def test_of_the_latest_runs_no_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = write(tmp_path, RUNS)
+    read: list[int] = []
+
+    def look(source: Source, seq: int) -> Record:
+        read.append(seq)
+        return record_at(source, seq)
+
+    monkeypatch.setattr("belljar.audit.read.record_at", look)
+    last = runs(state / "audit.db")[-1]
+    read.clear()
+    assert ask(state, "ls", "--limit", "1").stdout.startswith(last.run)
+    assert len(read) == 2  # its first and its last
+
+
+def test_what_is_in_the_file_is_looked_at_once_for_all_that_is_read_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = write(tmp_path, RUNS)
+    looks: list[str] = []
+    has_table = Schema.has_table
+
+    def look(schema: Schema, db: sqlite3.Connection, name: str) -> bool:
+        looks.append(name)
+        return has_table(schema, db, name)
+
+    monkeypatch.setattr(Schema, "has_table", look)
+    ask(state, "ls")
+    assert sorted(looks) == ["pack_runs", "packs", "records"]
 
 
 def test_only_where_it_must_the_list_looks_into_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,6 +343,8 @@ def test_the_last_records_are_shown(tmp_path: Path) -> None:
     ]
     found = [json.loads(line) for line in ask(state, "tail", "-n", "3", "--json").stdout.splitlines()]
     assert [record["event"] for record in found] == ["run.finished", "log.read", "log.read"]
+    everything = ask(state, "tail", "-n", "9" * 20)  # more than a database can count
+    assert (everything.exit_code, event_of(everything.stdout)) == (0, "run.started")
 
 
 def followed(state: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -320,6 +355,23 @@ def followed(state: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+def test_who_follows_a_log_is_told_when_an_old_copy_is_put_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = write(tmp_path, TREE)
+    old = (state / "audit.db").read_bytes()
+
+    def put_back(_: float) -> None:
+        """Where it would look again later."""
+        assert not (state / "audit.db-wal").exists()
+        (state / "audit.db").write_bytes(old)
+
+    monkeypatch.setattr("belljar.cli.audit.time.sleep", put_back)
+    error = ask(state, "tail", "-f").exception
+    assert isinstance(error, VerificationFailed)
+    assert f"the log had {len(TREE) + 1} records and now has {len(TREE)}: an old copy" in str(error)
 
 
 def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_what_was_charged_beyond_its_bound_is_in_the_result_the_log_and_the_expl
     assert {name: value for name, value in finished.data["overage"].items() if value} == {"output_tokens": 2 * 77}
     explained = json.loads(jar("quota", "explain", result.run_text, "--json").stdout)
     assert explained["overage"]["output_tokens"] == 2 * 77
+    told = jar("quota", "explain", result.run_text).stdout
+    assert "it was charged more than was held for it: output tokens 154 beyond that\n" in told
     outcome, ordinary = jar.exec_json("print(1)")
     assert (outcome.code, ordinary["overage"]) == (0, None)
     assert "overage" not in jar.records("run.finished")[-1].data

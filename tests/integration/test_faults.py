@@ -278,6 +278,35 @@ def test_a_fault_at_any_write_of_a_pack_leaves_each_record_in_one_place(
     assert packed >= {0, 2}
 
 
+READS = """
+import sys
+from pathlib import Path
+from belljar.audit import verify
+from belljar.backup import back_up
+
+sys.exit(len(verify(Path(sys.argv[1])).problems) + len(back_up(Path(sys.argv[1]), Path(sys.argv[2])).problems))
+"""
+
+
+def test_a_log_whose_disk_has_no_room_for_a_writers_files_is_read_and_copied_to_another(tmp_path: Path) -> None:
+    needs_strace()
+    path, index = tmp_path / "audit.db", tmp_path / "audit.db-shm"
+
+    async def write() -> None:
+        log = OwnLog(path)
+        await log.append(RunId("r1"), made("run.started", {}))
+        await log.aclose()
+
+    asyncio.run(write())
+    full = with_fault(Fault("pwrite64", FULL, "1+"), [index], tmp_path / "trace")
+    for attempt, (script, code) in enumerate([(OPENS, 8), (READS, 0), (OPENS, 8), (READS, 0)]):
+        arguments = [str(path), str(tmp_path / f"copy{attempt}")]
+        done = subprocess.run([*full, sys.executable, "-c", script, *arguments], cwd=ROOT, check=False)
+        assert (done.returncode, "(INJECTED)" in (tmp_path / "trace").read_text()) == (code, True)
+        assert path.with_name("audit.db-wal").stat().st_size == 0
+    assert [record.event for record in records(tmp_path / "copy1" / "audit.db")] == ["run.started"]
+
+
 OPENS = """
 import asyncio, sys
 from pathlib import Path

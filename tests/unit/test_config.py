@@ -223,6 +223,7 @@ def test_a_profile_says_how_a_run_goes_and_to_whom_it_is_offered(file: Path) -> 
 
 # -- what counts -------------------------------------------------------------------------------------------------------
 
+URL = "postgresql://a/b"
 NAMED = "schema = 1\n[state]\nfolder = 'there'\njournal = 'postgresql://u:p@there/x'\n"
 
 
@@ -237,8 +238,8 @@ NAMED = "schema = 1\n[state]\nfolder = 'there'\njournal = 'postgresql://u:p@ther
             "postgresql://u:p@there/x",
             ("$BELLJAR_HOME", "FILE, state.journal"),
         ),
-        (None, {"BELLJAR_JOURNAL": "a://b"}, "there", "a://b", ("FILE, state.folder", "$BELLJAR_JOURNAL")),
-        ("c://d", {"BELLJAR_JOURNAL": "a://b"}, "there", "c://d", ("FILE, state.folder", "--state")),
+        (None, {"BELLJAR_JOURNAL": URL}, "there", URL, ("FILE, state.folder", "$BELLJAR_JOURNAL")),
+        ("postgres://c/d", {"BELLJAR_JOURNAL": URL}, "there", "postgres://c/d", ("FILE, state.folder", "--state")),
     ],
 )
 @pytest.mark.parametrize("by_variable", [False, True])
@@ -260,12 +261,30 @@ def test_the_stronger_word_counts_and_is_told(
     assert found.origins["config"] == ("$BELLJAR_CONFIG" if by_variable else "--config")
 
 
+@pytest.mark.parametrize(
+    ("state", "environ", "who"),
+    [
+        ("mysql://u:s3cret@h/x", {}, "--state"),
+        ("POSTGRESQL://u:s3cret@h/x", {}, "--state"),
+        ("postgresql://u:s3cret@[::1/x", {}, "--state"),
+        (None, {"BELLJAR_JOURNAL": "u:s3cret@h/x"}, "$BELLJAR_JOURNAL"),
+    ],
+)
+def test_what_is_no_url_of_a_journal_is_the_fault_of_who_said_it(
+    state: str | None, environ: dict[str, str], who: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        settings(state, None, {"HOME": "/h", **environ})
+    assert (caught.value.code, caught.value.exit_code) == ("state.url", 2)
+    assert str(caught.value) == f"{who}: this is no URL of a journal; write postgresql://user@host/database"
+
+
 def test_who_names_a_folder_means_what_is_in_it(tmp_path: Path) -> None:
     """No variable leads its log and ledger elsewhere; a file that is named beside it does, and so does its own."""
     named = written(tmp_path / "host.toml", NAMED)
     folder = tmp_path / "folder"
     folder.mkdir()
-    environ = {"HOME": str(tmp_path), "BELLJAR_JOURNAL": "a://b", "BELLJAR_CONFIG": str(named)}
+    environ = {"HOME": str(tmp_path), "BELLJAR_JOURNAL": "postgresql://a/b", "BELLJAR_CONFIG": str(named)}
 
     def told(config: Path | None = None) -> tuple[str | None, str, str]:
         for state in (folder, str(folder)):
@@ -305,7 +324,7 @@ def test_a_file_in_the_state_folder_is_found_there_and_cannot_lead_elsewhere(fil
 
 def test_a_variable_that_is_not_set_is_refused_and_never_means_the_folder(file: Path) -> None:
     written(file, "schema = 1\n[state]\njournal_env = 'DATABASE_URL'\n")
-    assert settings(file.parent, None, {"DATABASE_URL": "a://b"}).state.url == "a://b"
+    assert settings(file.parent, None, {"DATABASE_URL": "postgresql://a/b"}).state.url == "postgresql://a/b"
     for environ in ({}, {"DATABASE_URL": ""}):
         with pytest.raises(InvalidInput, match=r"\$DATABASE_URL, which is not set"):
             settings(file.parent, None, environ)

@@ -417,6 +417,18 @@ def test_a_file_that_is_something_else_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_with_a_second_name_is_not_written_under_either(tmp_path: Path) -> None:
+    """SQLite's side files have the name under which a file was opened: who has the other knows nothing of them."""
+    path, second = tmp_path / "a.db", tmp_path / "b.db"
+    asyncio.run(open_journal(path, unavailable=AuditUnavailable).aclose())
+    second.hardlink_to(path)
+    for name in (path, second):
+        with pytest.raises(AuditUnavailable, match=r"has a second name \(a hard link\).*; remove that, or copy"):
+            open_journal(name, unavailable=AuditUnavailable)
+    second.unlink()
+    asyncio.run(open_journal(path, unavailable=AuditUnavailable).aclose())
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(AuditUnavailable, match="its folder does not exist; create it"):
         make(tmp_path / "no" / "a.db")

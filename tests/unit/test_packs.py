@@ -142,6 +142,22 @@ def test_records_in_packs_are_read_as_if_they_were_rows(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_who_asks_for_one_record_after_another_asks_for_each_pack_once(bench: Bench) -> None:
+    """As a list of runs does, of which a server would have to answer four questions for each."""
+    bench.make()
+    asked: list[str] = []
+    with closing(open_source(bench.log)) as source:
+
+        def ask(statement: str, *values: object) -> list[tuple[Any, ...]]:
+            asked.append(statement)
+            return source.ask(statement, *values)
+
+        packs, many = Packs(ask), TREES * 2 * OF_A_RUN
+        assert [row[0] for seq in range(1, many + 1) for row in packs.rows(seq, seq)] == [*range(1, many + 1)]
+    later = many - 2 * PACK_RECORDS
+    assert len(asked) == 1 + 2 * 2 + later
+
+
 def test_a_log_with_packs_goes_on_and_gives_receipts_of_what_is_in_them(bench: Bench) -> None:
     bench.make()
 

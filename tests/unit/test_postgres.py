@@ -42,6 +42,7 @@ FREE = Limits("total", None, None, None, None, None)
 ONE = Amounts(calls=1)
 END_ALL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+PROTOCOL = (196_608).to_bytes(4)  # 3.0
 TOTAL = "FROM belljar.balances WHERE account = 'acme' AND key = 'total'"
 
 
@@ -437,6 +438,45 @@ def test_a_pooler_that_takes_no_settings_is_said_to_be_one() -> None:
         "lock_timeout; name the server itself in the URL, if there is a pooler before it"
     )
     server.close()
+
+
+def without_settings(message: bytes) -> bytes:
+    """The first message of a client, which has its settings, without them: as a pooler that ignores them passes it."""
+    if message[4:8] != PROTOCOL:
+        return message
+    names = message[8:].split(b"\0")
+    said = dict(zip(names[::2], names[1::2], strict=False))
+    kept = b"".join(b"%b\0%b\0" % (name, said[name]) for name in (b"user", b"database")) + b"\0"
+    return (8 + len(kept)).to_bytes(4) + PROTOCOL + kept
+
+
+def test_a_pooler_that_ignores_our_settings_is_refused_by_who_writes_and_who_reads(url: str, cutter: Cutter) -> None:
+    """With it no wait for a lock would have an end, and a commit might not be on the disk."""
+    asyncio.run(open_journal(url, unavailable=AuditUnavailable).aclose())
+    assert verify(through(url, cutter)).ok
+    cutter.change = without_settings
+    said = "a session does not take our settings; name the server itself in the URL, if there is a pooler before it"
+    assert refused(through(url, cutter)).endswith(said)
+    with pytest.raises(AuditUnavailable, match=said):
+        verify(through(url, cutter))
+
+
+def test_a_session_with_the_statements_of_another_is_said_to_be_a_poolers() -> None:
+    server = Server("postgresql://127.0.0.1:1/db", patience_s=1.0)
+    said = server._advice(asyncpg.DuplicatePreparedStatementError("it already exists HINT: a long one"))
+    assert said.startswith("the session has another one's statements; name the server itself")
+    server.close()
+
+
+def test_a_new_journal_is_made_only_where_every_character_can_be_kept(postgres: Postgres) -> None:
+    """A text that the database cannot keep fails the transaction that it comes in, and with it what others write."""
+    sql(postgres.url(), "CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        said = refused(postgres.url("latin1"))
+        assert said.endswith("its encoding is LATIN1; create one with ENCODING 'UTF8' TEMPLATE template0")
+        assert sql(postgres.url("latin1"), "SELECT to_regnamespace('belljar')") == [(None,)]
+    finally:
+        sql(postgres.url(), "DROP DATABASE latin1 WITH (FORCE)")
 
 
 def test_a_session_that_lost_its_prepared_statements_is_left_and_nothing_is_lost(url: str) -> None:

@@ -29,13 +29,13 @@ from belljar.journal.tables import (
     ReservationRow,
     RunRow,
 )
-from belljar.ledger import GAUGES, Amounts, Ledger, Limits, period_key
-from belljar.quotas import Quotas, explain, open_quotas
+from belljar.ledger import GAUGES, Amounts, Ledger, Limits, Period, period_key
+from belljar.quotas import Quotas, context_bounds, explain, open_quotas
 from tests import journals
 from tests.journals import meddle
 from tests.unit.audit_events import made
 
-R1 = RunId("r1")
+R1, R2 = RunId("r1"), RunId("r2")
 FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 # As `audit_events` has it in an outcome of a query.
 SPENT = Amounts(calls=1, input_tokens=12, output_tokens=3, cost_nanousd=4500)
@@ -144,6 +144,17 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
                 await quotas.set(tenant, period, **limits)
             assert caught.value.code == code
             assert await quotas.show() == []
+
+    asyncio.run(main())
+    assert changes(path) == []
+
+
+@pytest.mark.parametrize("name", ["cals", 5])
+def test_a_change_of_what_no_limit_is_called_names_those_that_there_are(path: Path, name: Any) -> None:
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            with pytest.raises(TypeError, match="is not a limit: use calls, input_tokens"):
+                await quotas.change("acme", {"month": {"calls": 1}, "day": {name: 5}})
 
     asyncio.run(main())
     assert changes(path) == []
@@ -311,6 +322,20 @@ def test_without_a_ledger_there_is_nothing_to_show(path: Path) -> None:
 
     asyncio.run(main())
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["n" * 256 + "/audit.db", "loop/audit.db"])
+def test_a_path_that_the_system_refuses_is_no_ledger_and_no_traceback(tmp_path: Path, name: str) -> None:
+    """The first says so of itself; the second is a link that leads to itself, where nothing can be."""
+    (tmp_path / "loop").symlink_to("loop")
+    place = tmp_path / name
+    quotas = Quotas(place, None)
+    for question in (lambda: asyncio.run(quotas.show()), lambda: asyncio.run(quotas.check())):
+        with pytest.raises((InvalidInput, AuditUnavailable)):
+            question()
+    for ask in (verify, lambda log: explain(log, "r1"), lambda log: list(records(log))):
+        with pytest.raises((InvalidInput, AuditUnavailable)):
+            ask(place)
 
 
 def test_what_is_not_as_we_made_it_is_not_believed(path: Path) -> None:
@@ -483,6 +508,35 @@ def test_rows_that_nobody_can_have_written_are_told_and_no_crash(path: Path, sta
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("value", ["'many'", "5.5", "-5"])
+@pytest.mark.parametrize("dimension", ["calls", "depth", "context_bytes"])
+def test_a_limit_that_nobody_can_have_set_admits_nothing_and_is_told_to_whoever_asks(
+    path: Path, dimension: str, value: str
+) -> None:
+    async def main() -> None:
+        async with shop(path) as here:
+            await here.quotas.change("acme", {"day": {"calls": 5}, "total": {"depth": 3, "context_bytes": 9}})
+            await here.begin(R1, "acme")
+            await meddle(here.journal, f"UPDATE limits SET {dimension} = {value} WHERE {dimension} IS NOT NULL")
+            asked = here.ledger.admit_job(Tenant("acme"), SPENT, tenant_limits=FREE, now=time.time())
+            period: Period = "day" if dimension == "calls" else "total"
+            for question in (
+                lambda: here.ledger.reserve(R1, SPENT, now=time.time()),
+                lambda: here.journal.submit(asked),
+                lambda: here.quotas.change("acme", {period: {"read_bytes": 7}}),
+                lambda: here.quotas.show(),
+            ):
+                with pytest.raises(
+                    LedgerUnavailable, match=f"limits of 'acme' in the ledger are not ours: {dimension} "
+                ):
+                    await question()
+        if dimension == "context_bytes":
+            with pytest.raises(LedgerUnavailable, match="are not ours"):
+                context_bounds(path, Tenant("acme"))
+
+    asyncio.run(main())
+
+
 def test_a_settled_reservation_without_an_amount_is_found(path: Path) -> None:
     async def main() -> None:
         async with shop(path) as here:
@@ -549,6 +603,27 @@ def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
         for unknown in ("r2", "host.quotas"):
             with pytest.raises(InvalidInput, match="the log has no run"):
                 explain(path, unknown)
+
+    asyncio.run(main())
+
+
+def test_what_refused_a_runs_start_or_stopped_it_is_explained_once(path: Path) -> None:
+    """Only its end tells of that; the end of a run whose program met a limit repeats what was told before."""
+    ended = {"calls": 0, "status": "quota", "code": "quota.tenant.boxes", "limit": 0, "observed": 1}
+
+    async def main() -> None:
+        async with shop(path) as here:
+            await here.begin(R1, "acme")
+            await here.audit.append(R1, made("run.finished", ended))
+            await here.begin(R2, "acme")
+            met = {"cell": 0, "asked": "read", "code": "quota.tenant.boxes", "scope": "acme", "period": "now"}
+            await here.audit.append(R2, made("request.refused", met), made("run.finished", ended))
+        (stopped,), (refused,) = explain(path, "r1").refusals, explain(path, "r2").refusals
+        assert (stopped.asked, stopped.scope, stopped.limit, stopped.observed) == ("run", None, 0, 1)
+        assert _refused(stopped) == (
+            "a limit (quota.tenant.boxes) on boxes at once refused a run: it would have come to 1 of 0"
+        )
+        assert _refused(refused) == "the limit of tenant acme on boxes at once refused a read"
 
     asyncio.run(main())
 

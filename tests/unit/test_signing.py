@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -249,6 +250,10 @@ def test_a_keys_folder_that_others_can_read_costs_the_checkpoint_and_not_the_run
         bench.make()
 
 
+def _receipt_of(run: str, _: OwnLog, checkpoints: Checkpoints) -> Awaitable[Receipt]:
+    return checkpoints.receipt_of(run)
+
+
 def test_a_receipt_can_be_had_later(bench: Bench) -> None:
     late = bench.add("r1", sign=False)
     for number in range(2, 5):
@@ -256,8 +261,10 @@ def test_a_receipt_can_be_had_later(bench: Bench) -> None:
     receipt = bench.do(lambda _, checkpoints: checkpoints.receipt_of("r1"))
     assert (receipt.seq, receipt.head, receipt.first) == (3, late.head, 1)
     assert verify(bench.path, keys=bench.keys, receipts=[receipt]).ok
-    with pytest.raises(InvalidInput, match="the log has no run r9"):
-        bench.do(lambda _, checkpoints: checkpoints.receipt_of("r9"))
+    _rotate(bench)  # what belongs to no run has records, too
+    for unknown in ("r9", "host.log"):
+        with pytest.raises(InvalidInput, match=f"the log has no run {unknown}"):
+            bench.do(partial(_receipt_of, unknown))
 
 
 @pytest.mark.usefixtures("store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -62,8 +63,10 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pyte
         ({"HOME": "/h"}, "/h/.local/state/belljar"),
         ({"HOME": "/h", "XDG_STATE_HOME": "/x"}, "/x/belljar"),
         ({"HOME": "/h", "XDG_STATE_HOME": "/x", "BELLJAR_HOME": "/b"}, "/b"),
+        ({"HOME": ""}, f"{pwd.getpwuid(os.getuid()).pw_dir}/.local/state/belljar"),
     ],
 )
-def test_where_it_is_without_a_word(environ: dict[str, str], expected: str) -> None:
+def test_where_it_is_without_a_word(environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
     assert State.at(None, environ).root == Path(expected)
     assert State.at(Path("/said"), environ).root == Path("/said")

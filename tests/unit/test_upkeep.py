@@ -232,6 +232,15 @@ def test_a_journal_in_a_folder_that_nothing_can_be_written_to_is_copied(
     assert verify(tmp_path / "copy" / "audit.db").head == verify(file).head
 
 
+def test_a_journal_that_is_cut_off_is_at_fault_and_not_who_copies_it(state: State, tmp_path: Path) -> None:
+    fill(state)
+    file = state.root / "audit.db"
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(AuditUnavailable, match=r"the journal cannot be copied: .*malformed; verify it"):
+        back_up(file, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == {}
+
+
 def test_a_copy_in_a_folder_that_no_document_could_name_is_refused(state: State, tmp_path: Path) -> None:
     fill(state)
     with pytest.raises(InvalidInput, match="is not valid UTF-8: name another folder"):

@@ -7,11 +7,13 @@ and where those two do not say it: of a run that has not ended, and for a model 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
+from itertools import islice
 
 import msgspec
 
 from belljar.audit.events import QueryCompleted, QueryDenied, QueryFailed, QueryRequested, QueryReused, RequestRefused
-from belljar.audit.read import RunSummary, records, runs
+from belljar.audit.read import RunSummary, records, runs, runs_backwards
 from belljar.audit.source import Log
 from belljar.audit.trees import parent_of
 
@@ -46,15 +48,14 @@ def chosen(log: Log, wanted: Wanted, limit: int | None = None) -> list[RunSummar
 
     Raises as `runs`.
     """
-    everything = runs(log)
-    costs = _costs(log, everything) if wanted.cost_nanousd_min is not None else {}
-    found: list[RunSummary] = []
-    for run in reversed(everything):
-        if limit is not None and len(found) == limit:
-            break
-        if _is_wanted(log, run, wanted) and costs.get(run.run, 0) >= (wanted.cost_nanousd_min or 0):
-            found.append(run)
-    return found[::-1]
+    costs = _costs(log, runs(log)) if wanted.cost_nanousd_min is not None else {}
+    with closing(runs_backwards(log)) as known:
+        passed = (
+            run
+            for run in known
+            if _is_wanted(log, run, wanted) and costs.get(run.run, 0) >= (wanted.cost_nanousd_min or 0)
+        )
+        return [*islice(passed, limit)][::-1]
 
 
 def _is_wanted(log: Log, run: RunSummary, wanted: Wanted) -> bool:

@@ -46,6 +46,7 @@ __all__ = [
     "records_after",
     "records_below",
     "runs",
+    "runs_backwards",
     "runs_before",
 ]
 
@@ -111,8 +112,19 @@ def runs(log: Log) -> list[RunSummary]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not valid.
     """
+    return list(_summaries(log, backwards=False))
+
+
+def runs_backwards(log: Log) -> Generator[RunSummary, None, None]:
+    """As `runs`, the latest first, each read when it is asked for. Close it."""
+    return _summaries(log, backwards=True)
+
+
+def _summaries(log: Log, *, backwards: bool) -> Generator[RunSummary, None, None]:
     with reading(open_source(log)) as source:
-        return [_summary(source, *bounds) for bounds in _bounds(source)]
+        known = _bounds(source)
+        for bounds in reversed(known) if backwards else known:
+            yield _summary(source, *bounds)
 
 
 def _bounds(source: Source) -> list[tuple[str, int, int, int]]:

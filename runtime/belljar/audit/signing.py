@@ -43,7 +43,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from belljar.audit.checkpoint import Checkpoint, Note, Signer, Verifier, origin_of
-from belljar.audit.events import KeyChanged, LogAccepted, RunAbandoned, RunFinished
+from belljar.audit.events import HOST_RUNS, KeyChanged, LogAccepted, RunAbandoned, RunFinished
 from belljar.audit.log import AuditLog
 from belljar.audit.merkle import SparseTree, Tree, is_included, leaf_hash
 from belljar.audit.read import parse
@@ -396,7 +396,7 @@ class Checkpoints:
             InvalidInput: `audit.no_run`; `audit.unfinished`.
             NotSigned, AuditUnavailable: as `make`.
         """
-        bounds = await self._bounds_of(run)
+        bounds = await self._bounds_of(run) if run not in HOST_RUNS else None
         if bounds is None:
             raise InvalidInput(f"the log has no run {run[:80]}: list the runs to find it", code="audit.no_run")
         first, seq, _ = bounds

@@ -1,7 +1,8 @@
 """Where a log is read from, a SQLite file or a PostgreSQL database, without touching it: all rows from one snapshot.
 
 A file is opened read-only and never created. In WAL mode SQLite would still create its two side files beside a closed
-log; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable. A writer
+log; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable. So it is if
+that file is empty and was left by a start for which the disk was too full: there would be no room for ours. A writer
 that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
 
 A database is read in one read-only transaction, a batch of rows at a time, also on a standby. That holds nobody up, but
@@ -13,6 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +30,7 @@ from belljar.journal.packs import Bounds, Packs, Row
 from belljar.journal.schema import CONTENTS_SINCE, PACKS_SINCE, SCHEMA, SqliteError, is_blank
 from belljar.journal.tables import RECORD_BYTES_MAX
 
-__all__ = ["UNREADABLE", "Log", "Source", "connected", "looked_at", "open_source", "reading"]
+__all__ = ["UNREADABLE", "Log", "Source", "connected", "looked_at", "newer", "open_source", "reading"]
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,8 @@ _BEFORE: Final = "SELECT max(run) FROM {} WHERE run < ?"
 _HEAD: Final = "SELECT coalesce(max(seq), 0) FROM records"  # where the last record always is
 _SEQ_MAX: Final = 2**62
 _PATIENCE_S: Final = 10.0
+# Of the -shm file of whoever has a log open. Who did not get so far, because the disk was full, leaves a shorter one.
+_INDEX_BYTES_MIN: Final = 2**15
 
 
 class Source(Protocol):
@@ -170,8 +174,16 @@ def _is_in_use(log: Log) -> bool:
     """Whether a process has the log's file open, or had it open when it was killed. A database counts as in use."""
     if not isinstance(log, Path):
         return True
-    real = log.resolve()  # SQLite puts its side files beside what a symbolic link points to
-    return real.with_name(real.name + "-wal").exists()
+    real = os.path.realpath(log)  # SQLite puts its side files beside what a symbolic link points to
+    wal, index = (_size(f"{real}{suffix}") for suffix in ("-wal", "-shm"))
+    return wal is not None and (wal > 0 or (index or 0) >= _INDEX_BYTES_MIN)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
 
 
 def looked_at(log: Log, look: Callable[[Log], _T], is_sound: Callable[[_T], bool]) -> _T:
@@ -247,9 +259,19 @@ class _File(_Indexed):
             raise AuditUnavailable(f"{path} {newer}")
 
     def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
+        if not self._has_records:
+            return
+        if self._has_runs():
+            yield from super().rows(run, seq=seq, after=after)
+        else:
+            yield from self._db.execute(_WITHOUT_RUNS, _range(seq, after))
+
+    @functools.cached_property
+    def _has_records(self) -> bool:
+        """Whether there can be any, where we have them. Looked at once: all is read from one snapshot."""
         db = self._db
         if is_blank(db):
-            return
+            return False
         if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
             raise sqlite3.DatabaseError("file is not an audit log")
         schema = SCHEMA.of(db)
@@ -258,10 +280,7 @@ class _File(_Indexed):
         for table in ("records", *(("packs", "pack_runs") if self._has_packs() else ())):
             if not schema.has_table(db, table):
                 raise sqlite3.DatabaseError(f"its {table} are not a table as we make it")
-        if self._has_runs():
-            yield from super().rows(run, seq=seq, after=after)
-        else:
-            yield from db.execute(_WITHOUT_RUNS, _range(seq, after))
+        return True
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         if is_blank(self._db):
@@ -322,7 +341,13 @@ def connected(path: Path) -> sqlite3.Connection:
 
     Raises: as `open_source`.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise AuditUnavailable(
+            f"the audit log {path} cannot be looked for ({error.strerror}); check its folder and permissions"
+        ) from error
+    if not there:
         raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
     mode = "mode=ro" if _is_in_use(path) else "mode=ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?{mode}"
@@ -351,9 +376,12 @@ def _newer(db: sqlite3.Connection) -> str | None:
         return None  # `rows` will say so
     if mark != SCHEMA.application_id or number <= SCHEMA.version:
         return None
-    return (
-        f"has format {number}, but the latest known here is {SCHEMA.version}: a newer Belljar made it; update Belljar"
-    )
+    return newer(number, SCHEMA.version)
+
+
+def newer(number: int, latest: int) -> str:
+    """What to say of something with a format that a newer version has made, behind its name."""
+    return f"has format {number}, but the latest known here is {latest}: a newer Belljar made it; update Belljar"
 
 
 class _Database(_Indexed):

@@ -247,8 +247,12 @@ def tail(run: str | None, follow: bool, count: int, unlogged: bool, state: Path 
         flush()
         if not follow or ended:
             return
-        while (now := head(log)) <= at:
+        while (now := head(log)) == at:
             time.sleep(_POLL_S)
+        if now < at:
+            raise VerificationFailed(
+                f"the log had {at} records and now has {now}: an old copy was put back, or its tail was cut; verify it"
+            )
         found = records_after(log, at, run)
         at = max([now, *(record.seq for record in found[-1:])])
         ended = any(_is_end(record, run) for record in found)
@@ -260,7 +264,7 @@ def _last(log: Log, run: str | None, at: int, count: int) -> tuple[list[Record],
 
     def known() -> Iterator[Record]:
         nonlocal ended
-        for record in records_after(log, at - count) if run is None else records_below(log, run):
+        for record in records_after(log, max(0, at - count)) if run is None else records_below(log, run):
             if record.seq <= at:
                 ended = ended or _is_end(record, run)
                 yield record

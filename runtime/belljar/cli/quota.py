@@ -199,7 +199,7 @@ def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
     if not found.refusals:
         say("no quota refused it anything")
     if over := in_words(found.overage):
-        say(f"it was charged more than was held for it: {', '.join(over)} beyond that")
+        say(f"it was charged more than was held for it: {over} beyond that")
     if found.quotas:
         say("now:")
         _print_quotas(found.quotas)
@@ -316,7 +316,7 @@ def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: 
 
 
 def _span(period: str) -> str:
-    return {"total": "in total", "now": "at once"}.get(period, f"per {period}")
+    return "in total" if period == "total" else f"per {period}"
 
 
 def _bounds(limits: Limits) -> str:
@@ -366,7 +366,7 @@ def _refused(refusal: QuotaRefusal) -> str:
     if refusal.scope is not None:
         of_run = refusal.scope.startswith("run:")
         who = "the run's own limit" if of_run else f"the limit of tenant {refusal.scope}"
-        who += "" if dimension == "depth" else f" {_span(refusal.period or '')}"
+        who += "" if refusal.period == "now" else f" {_span(refusal.period or '')}"
     amounts = [
         f"{_amount(dimension, value)} {word}"
         for value, word in ((refusal.used, "used"), (refusal.held, "held"))

@@ -18,6 +18,7 @@ and then `records`. `Packs` reads it as if there were no packs.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -101,8 +102,14 @@ class Packs:
             where: a condition on the column `run`, with `?` for each of `values`.
         """
         parts = [self._packed, self._later]
+        if last is not None:  # of one record, say, of which a reader may ask thousands
+            parts = [self._packed] * (first <= self._end) + [self._later] * (last > self._end)
         for part in reversed(parts) if backwards else parts:
             yield from part(first, 2**62 if last is None else last, where, values, backwards)
+
+    @functools.cached_property
+    def _end(self) -> int:
+        return packed(self._ask) if self._there_are else 0
 
     def _later(self, first: int, last: int, where: str, values: Sequence[object], backwards: bool) -> Iterator[Row]:
         order = "DESC" if backwards else "ASC"
@@ -130,6 +137,9 @@ class Packs:
         self, low: int, high: int, where: str, values: Sequence[object], backwards: bool
     ) -> Iterator[tuple[int, set[object] | None]]:
         """The packs that have such records, and of which runs; None: of all."""
+        if low == high and where is _ALL and low in self._open:
+            yield low, None
+            return
         order = "DESC" if backwards else "ASC"
         if where is _ALL:
             select = "SELECT block FROM packs WHERE block BETWEEN ? AND ?"

@@ -142,7 +142,9 @@ _OF_SERVICE: Final = ("orders_of_key", "open_orders", "due_deliveries")
 # Openers take turns.
 _OPENING: Final = f"SELECT pg_advisory_xact_lock({0x424A4155})"  # "BJAU"
 _STATE: Final = """SELECT to_regclass('belljar.head') IS NOT NULL,
-    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('belljar'))"""
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('belljar')), current_setting('server_encoding')"""
+# Those that keep every character; in another one, a text that it does not know would cost all that is written with it.
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")
 
 
 def _kind(column: str) -> str:
@@ -217,10 +219,12 @@ def prepare(server: Server, host: str) -> None:
     """
     server.execute("BEGIN")
     server.fetch(_OPENING)  # a statement of its own: what the next one sees is from after it
-    ((is_ours, is_used),) = server.fetch(_STATE)
+    ((is_ours, is_used, encoding),) = server.fetch(_STATE)
     if not is_ours:
         if is_used:
             raise StoreError("its schema belljar is something else; choose another database")
+        if encoding not in _ENCODINGS:
+            raise StoreError(f"its encoding is {encoding}; create one with ENCODING 'UTF8' TEMPLATE template0")
         for statement in _STATEMENTS:
             server.execute(statement)
     _migrate(server)

@@ -40,13 +40,16 @@ _CLIENT: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 # Errors of the server after which there is no connection, or none yet.
 # The last is of a session that is not ours alone any more: somebody between us and the server dropped its statements.
 _GONE: Final = ("08", "57P", "25P03", "26")
+_POOLER: Final = "name the server itself in the URL, if there is a pooler before it"
+_TAKEN: Final = "SELECT name FROM pg_settings WHERE name = ANY($1) AND source = 'client'"
 _ADVICE: Final = {
     "53100": "the server's disk is full; free some space",
     "53300": "the server has no connection left; end some, or raise its max_connections",
     "55P03": "another host holds it for more than {patience:g} s; find and end that process",
     "57014": "the server took more than {patience:g} s; look at its load",
     "25006": "the server is read-only; name the primary in the URL",
-    "08P01": "{said}; name the server itself in the URL, if there is a pooler before it",
+    "08P01": f"{{said}}; {_POOLER}",
+    "42P05": f"the session has another one's statements; {_POOLER}",
     "22023": "{said}; if the URL says so, leave it out there",
     "42704": "{said}; if the URL names it, leave it out there",
     "3D000": "{said}; create it or choose another",
@@ -94,6 +97,20 @@ class Server:
         self._patience_s = patience_s
         self._reading = reading
         self._answer_s = (_READING_S if reading else patience_s) + _SPARE_S
+        self._settings = {
+            "application_name": "belljar",
+            "search_path": "belljar",
+            "default_transaction_isolation": "read committed",
+            "default_transaction_read_only": "on" if reading else "off",
+            "synchronous_commit": "on",  # any session may be set up without
+            "client_min_messages": "warning",  # likewise: a commit that was not replicated is only a warning
+            "lock_timeout": _ms(patience_s),
+            "statement_timeout": _ms(self._answer_s - _SPARE_S / 2),
+            "idle_in_transaction_session_timeout": _ms(_READING_S if reading else patience_s / 2),
+            # What a round looks for is found by an index, also by a plan made while the table was empty.
+            "enable_seqscan": "off",
+            "jit": "off",
+        }
         self._loop = asyncio.new_event_loop()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         # Whether the last call succeeded with a warning: a commit that was not replicated does.
@@ -132,6 +149,7 @@ class Server:
         if major < _VERSION_MIN:
             raise StoreError(f"the server is PostgreSQL {major}; it takes {_VERSION_MIN} or later")
         self._connection.add_log_listener(self._hear)
+        self._refuse_pooler()
 
     def execute(self, statement: str) -> str:
         """Run statements without values. Returns what the server calls the last one, as `COMMIT`."""
@@ -169,25 +187,19 @@ class Server:
         self.drop()
         self._loop.close()
 
+    def _refuse_pooler(self) -> None:
+        """Nobody is between us and the server who keeps our settings to himself: no lock would have a deadline."""
+        taken = self.fetch(_TAKEN, list(self._settings))
+        if len(taken) != len(self._settings):
+            self.drop()
+            raise StoreError(f"a session does not take our settings; {_POOLER}")
+
     async def _connected(self, seconds: float) -> asyncpg.Connection[asyncpg.Record]:
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
             self._url,
             timeout=seconds,
             target_session_attrs=SessionAttribute.any if self._reading else SessionAttribute.read_write,
-            server_settings={
-                "application_name": "belljar",
-                "search_path": "belljar",
-                "default_transaction_isolation": "read committed",
-                "default_transaction_read_only": "on" if self._reading else "off",
-                "synchronous_commit": "on",  # any session may be set up without
-                "client_min_messages": "warning",  # likewise: a commit that was not replicated is only a warning
-                "lock_timeout": _ms(self._patience_s),
-                "statement_timeout": _ms(self._answer_s - _SPARE_S / 2),
-                "idle_in_transaction_session_timeout": _ms(_READING_S if self._reading else self._patience_s / 2),
-                # What a round looks for is found by an index, also by a plan made while the table was empty.
-                "enable_seqscan": "off",
-                "jit": "off",
-            },
+            server_settings=self._settings,
         )
         return connection
 

@@ -35,11 +35,18 @@ __all__ = [
     "SqliteError",
     "copy_ledger",
     "is_blank",
+    "is_damage",
     "tail_of",
 ]
 
 # The second comes of a damaged file: SQLite quotes it in its message, which then is no text.
 SqliteError: Final = (sqlite3.Error, UnicodeDecodeError)
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error of SQLite's says that the file is damaged, or none of its own."""
+    return isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,16 @@ from typing import Any, Final, TypeVar
 
 from belljar.errors import BelljarError
 from belljar.journal.draft import StoreError
-from belljar.journal.schema import LEDGER_SINCE, OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
+from belljar.journal.schema import (
+    LEDGER_SINCE,
+    OLD_LEDGER,
+    SCHEMA,
+    Schema,
+    SqliteError,
+    copy_ledger,
+    is_blank,
+    is_damage,
+)
 from belljar.journal.tables import APPEND_ONLY, Key, Table
 from belljar.journal.turns import SUFFIX, Turns
 
@@ -246,6 +255,11 @@ class SqliteStore:
         try:
             if path is not None:
                 _create_private(path)
+                if path.is_file() and os.stat(path).st_nlink > 1:
+                    raise self._unavailable(
+                        f"cannot open {self._name}: the file has a second name (a hard link), under which another "
+                        "process would write over what we write; remove that, or copy the file"
+                    )
             db = sqlite3.connect(
                 path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -395,9 +409,8 @@ def _advice(error: Exception, busy_timeout_s: float) -> str:
             return f"{error}; its contents contradict each other, so verify it before anything else"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
             return f"{error}; check the path and its permissions"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return f"{error}; set the file aside for inspection and choose another path"
-        case _ if isinstance(error, UnicodeDecodeError):
-            return "it is damaged; set the file aside for inspection and choose another path"
+        case _ if is_damage(error):
+            said = "it is damaged" if isinstance(error, UnicodeDecodeError) else error
+            return f"{said}; set the file aside for inspection and choose another path"
         case _:
             return f"{error}; check the disk"

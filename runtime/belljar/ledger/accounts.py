@@ -69,6 +69,7 @@ from belljar.ledger.base import (
     Period,
     Remaining,
     Room,
+    check_stored,
     key_at,
     period_end,
     run_account,
@@ -163,7 +164,7 @@ def open_run(draft: Draft, row: RunRow) -> None:
 def _permit_depth(draft: Draft, run: RunId, parent: RunRow) -> None:
     """Whether each level of the tenant lets a run have children as deep as this one. Its own model is a level, too."""
     depth = run.depth + 1
-    for row in _limits_above(draft, parent):
+    for row in _limits_above(draft, _stored(Tenant, parent.tenant)):
         most = None if row is None else row.bounds[LIMITED.index("depth")]
         if row is None or most is None or depth <= most:
             continue
@@ -187,7 +188,7 @@ def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limit
         row = draft.get(LIMITS, account, period)
         before = dict.fromkeys(LIMITED) if row is None else dict(zip(LIMITED, row.bounds, strict=True))
         limits = Limits(period, **(before | dict(bounds)))
-        draft.put(LIMITS, LimitsRow(account, *_row(limits)))
+        draft.put(LIMITS, _ours(LimitsRow(account, *_row(limits))))
         changed.append(limits)
     return changed
 
@@ -226,11 +227,18 @@ def limit_keys(tenant: Tenant) -> tuple[Key, ...]:
 
 def limits_above(draft: Draft, run: RunId) -> tuple[LimitsRow | None, ...]:
     """What is set for each level of a run's tenant: the same again as long as nobody changes one of them."""
-    return _limits_above(draft, _run_row(draft, run))
+    return _limits_above(draft, _stored(Tenant, _run_row(draft, run).tenant))
 
 
-def _limits_above(draft: Draft, row: RunRow) -> tuple[LimitsRow | None, ...]:
-    return tuple(draft.get(table, *key) for table, key in limit_keys(_stored(Tenant, row.tenant)))
+def _limits_above(draft: Draft, tenant: Tenant) -> tuple[LimitsRow | None, ...]:
+    rows = (draft.get(table, *key) for table, key in limit_keys(tenant))
+    return tuple(None if row is None else _ours(row) for row in rows)
+
+
+@functools.lru_cache(maxsize=4096)
+def _ours(row: LimitsRow) -> LimitsRow:
+    check_stored(*row)
+    return row
 
 
 def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, book: Book = CALLS) -> tuple[Key, ...]:
@@ -288,7 +296,7 @@ def _apart(limits: Limits) -> tuple[Bounds, Bounds | None]:
 def _plan(draft: Draft, run: RunId, minute: str) -> _Plan:
     """Of an open run."""
     row = _open_row(draft, run)
-    return _planned(row, _limits_above(draft, row), minute)
+    return _planned(row, _limits_above(draft, _stored(Tenant, row.tenant)), minute)
 
 
 @functools.lru_cache(maxsize=1024)  # a thousand calls may follow each other in which none of this changes
@@ -436,9 +444,8 @@ def admit(draft: Draft, tenant: Tenant, default: Limits, asked: Amounts, minute:
 
     `default` is of each level for which nothing is set.
     """
-    above = tuple(draft.get(table, *key) for table, key in limit_keys(tenant))
     wanted = _vector(asked)
-    for limit in _of_levels(tenant, default, above, minute):
+    for limit in _of_levels(tenant, default, _limits_above(draft, tenant), minute):
         for book in BOOKS:
             page = _page(draft, book, limit.account, limit.key)._replace(held=book.nothing)
             told = None if limit.account == tenant else USED_UP

@@ -61,6 +61,7 @@ __all__ = [
     "beyond",
     "check_amounts",
     "check_limits",
+    "check_stored",
     "key_at",
     "minute_of",
     "period_end",
@@ -218,6 +219,20 @@ def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
                 f"{name} is counted at each moment, not for a {limits.period}: set it for the total",
                 code="limit.invalid",
             )
+
+
+def check_stored(account: object, period: object, bounds: tuple[object, ...]) -> None:
+    """Refuse a row of limits that nobody can have set: a file takes anything in a column.
+
+    Raises:
+        LedgerUnavailable: it is such a row.
+    """
+    try:
+        check_limits(Limits(period, *bounds))  # type: ignore[arg-type]
+    except InvalidInput as error:
+        raise LedgerUnavailable(
+            f"limits of {account!a} in the ledger are not ours: {error}; set its file aside"
+        ) from None
 
 
 def period_key(period: Period, now: float) -> str:

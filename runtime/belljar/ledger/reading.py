@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from belljar.errors import InvalidInput, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask
 from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITED, Book, Bounds, Vector, columns
@@ -22,7 +21,7 @@ from belljar.ledger.base import (
     Limits,
     Period,
     Remaining,
-    check_limits,
+    check_stored,
     key_at,
     minute_of,
     period_end,
@@ -106,9 +105,9 @@ def context_limits(ask: Ask, tenant: Tenant) -> dict[Tenant, int]:
     """How many bytes the stored contexts of `tenant`'s levels may have, of each level that has a limit; root first."""
     levels = tenant.levels
     which = f"period = 'total' AND context_bytes IS NOT NULL AND account IN ({', '.join('?' * len(levels))})"
-    rows = ask(f"SELECT account, context_bytes FROM limits WHERE {which}", *levels)  # noqa: S608
-    found = {account: int(bound) for account, bound in rows}
-    return {level: found[level] for level in levels if level in found}
+    place = LIMITED.index("context_bytes")
+    found = {row[0]: _bounds(row)[place] for row in ask(f"{_LIMITS} WHERE {which}", *levels)}
+    return {level: bound for level in levels if (bound := found.get(level)) is not None}
 
 
 def quotas(
@@ -139,14 +138,8 @@ def quotas(
 
 
 def _bounds(row: tuple[Any, ...]) -> Bounds:
-    """Of a row of limits: a file takes anything in a column."""
     account, period, *bounds = row
-    try:
-        check_limits(Limits(period, *bounds))
-    except InvalidInput as error:
-        raise LedgerUnavailable(
-            f"limits of {account!a} in the ledger are not ours: {error}; set its file aside"
-        ) from None
+    check_stored(account, period, tuple(bounds))
     return tuple(bounds)
 
 
