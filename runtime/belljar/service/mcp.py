@@ -529,8 +529,7 @@ def _in_words(progress: Progress | int) -> str:
 async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, bytes]) -> None:
     body = msgspec.json.encode({"error": failed})
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
-    # The rest of a request that nobody reads would else be taken for the next one, or come in without end.
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -74,6 +74,7 @@ __all__ = [
     "decoded",
     "no_such",
     "own",
+    "problem_told",
     "query_of",
     "respond",
     "who_asks",
@@ -192,8 +193,8 @@ class Service:
             scope["belljar.place"] = tenant
 
     def leave(self, scope: Scope) -> None:
-        """The answer to a request has left, or its client is gone; whether it was let in or not."""
-        if (tenant := scope.get("belljar.place")) is not None:
+        """The answer to a request has left, or its client is gone; whether it was let in or not, and left before."""
+        if (tenant := scope.pop("belljar.place", None)) is not None:
             self._places.leave(tenant)
 
 
@@ -400,7 +401,7 @@ class Resource:
             await self._record(asking, response.status_code, code)
         except BelljarError as error:
             await _closed(response)
-            response, _ = _problem(asking, error)
+            response, _ = problem_told(asking, error)
         request.scope["belljar.by"] = asking.by
         return response
 
@@ -411,12 +412,12 @@ class Resource:
             finally:
                 asking.let_go()
         except ClientDisconnect:
-            return _problem(asking, Refused("the client went away while it sent", code="request.slow"))
+            return problem_told(asking, Refused("the client went away while it sent", code="request.slow"))
         except BelljarError as error:
-            return _problem(asking, error)
+            return problem_told(asking, error)
         except Exception as error:
             _log.exception("belljar: request %s to %s failed", asking.id, asking.route.name)
-            return _problem(asking, error)
+            return problem_told(asking, error)
 
     async def _serve(self, asking: Asking[Any, Any]) -> Response:
         route = asking.route
@@ -445,7 +446,7 @@ class Resource:
                 return Response(status_code=204, headers={"allow": self.allow, **self._of_options()})
             asking.stranger()
             raise Refused(
-                f"{self.path} takes {self.allow}; use one of these",
+                f"this path takes {self.allow}; use one of these",
                 code="route.method",
                 headers={"allow": self.allow},
             )
@@ -650,15 +651,13 @@ async def respond(route: Route, value: Any) -> Response:
     return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
 
 
-def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
+def problem_told(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
     problem = problem_of(error, asking.id, now=datetime.now(UTC), folders=asking.service.folders)
     headers = dict(getattr(error, "headers", {}) if isinstance(error, Refused) else {})
     if problem.status == 401:
         headers["www-authenticate"] = 'Bearer realm="belljar"'
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(problem.retry_after_s)
-    if not _is_read(asking.request):
-        headers["connection"] = "close"  # else the server would take in all that the client goes on to send
     if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
     headers["cache-control"] = "no-store"
@@ -668,14 +667,6 @@ def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]
     else:
         data, media = encode(problem), MEDIA_TYPE
     return Response(data, status_code=problem.status, media_type=media, headers=headers), code_of(error)
-
-
-def _is_read(request: Request) -> bool:
-    """Whether nothing of the body is still to come, as far as the request's head tells."""
-    if getattr(request, "_stream_consumed", False):
-        return True
-    headers = request.headers
-    return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
 
 async def _bare(response: Response) -> Response:

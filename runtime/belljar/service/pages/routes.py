@@ -134,7 +134,7 @@ def pages(
     return [
         Route("/", _home, methods=["GET"]),
         Route("/favicon.ico", _icon, methods=["GET"]),
-        Route(STATIC + "/{name}", _static, methods=["GET"]),
+        *(Route(f"{STATIC}/{name}", functools.partial(_static, name), methods=["GET"]) for name in rendering.NAMES),
         Route("/login", made.login, methods=["GET", "POST"]),
         post("/logout", _Pages.logout),
         get("/runs", _Pages.runs),
@@ -165,10 +165,8 @@ async def _icon(_: Request) -> Response:
     return RedirectResponse(f"{STATIC}/icon.svg", 308, HEADERS)
 
 
-async def _static(request: Request) -> Response:
-    found = rendering.static(request.path_params["name"])
-    if found is None:
-        return Response(status_code=404, headers=HEADERS)
+async def _static(name: str, request: Request) -> Response:
+    found = rendering.static(name)
     tag = f'"{found.mark}"'
     headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable", "etag": tag}
     if request.headers.get("if-none-match") == tag:
@@ -298,8 +296,6 @@ class _Pages:
             words = _words(error)
             shown = {"there": there, "why": words["why"]}
             answer = await self._shown(request, None, "login.html.j2", "login", _status(error, 401), **shown)
-            if isinstance(error, _Wrong):
-                answer.headers["connection"] = "close"  # else all that the client goes on to send would be taken in
             await self._record(request, None, answer, words["code"])
             return answer
         answer = RedirectResponse(there, 303, HEADERS)
