@@ -652,7 +652,8 @@ async def respond(route: Route, value: Any) -> Response:
 
 
 def problem_told(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
-    problem = problem_of(error, asking.id, now=datetime.now(UTC), folders=asking.service.folders)
+    body = getattr(asking, "body", None)
+    problem = problem_of(error, asking.id, body=body, now=datetime.now(UTC), folders=asking.service.folders)
     headers = dict(getattr(error, "headers", {}) if isinstance(error, Refused) else {})
     if problem.status == 401:
         headers["www-authenticate"] = 'Bearer realm="belljar"'
