@@ -543,12 +543,12 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
     """Names have these addresses, the last ones for ever. Gives the names that were asked for."""
     asked: list[str] = []
 
-    async def getaddrinfo(self: object, host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         asked.append(host)
         found = answers[min(len(asked), len(answers)) - 1]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 
@@ -608,6 +608,29 @@ def test_the_certificate_has_to_be_for_the_name_and_by_somebody_we_believe(
             with pytest.raises(NotSent, match="ConnectError"):
                 asyncio.run(go(name, tls))
         assert len(there.got) == 1
+
+
+def test_names_that_nobody_resolves_keep_no_thread_from_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever chose the name may run its server. The threads that everybody shares waited for it."""
+    over = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        over.wait(PATIENCE_S)
+        raise socket.gaierror
+
+    async def tell() -> None:
+        telling = [send("https://hook.example/", {}, b"", private=False) for _ in range(40)]
+        found = await asyncio.gather(*telling, return_exceptions=True)
+        assert {type(one) for one in found} == {NotSent}
+        async with asyncio.timeout(20):
+            assert await asyncio.to_thread(lambda: 1) == 1
+
+    monkeypatch.setattr(sending, "SEND_S", 0.05)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        asyncio.run(tell())
+    finally:
+        over.set()
 
 
 def test_a_hook_that_does_not_answer_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

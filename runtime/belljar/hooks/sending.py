@@ -4,6 +4,9 @@ The name is resolved here, every address that it has is looked at, and the conne
 addresses: a name that is resolved a second time could lead elsewhere. A name with a single address that is not public
 (private, loopback, link-local, the cloud's metadata, or one in which such a one is embedded) is refused as a whole.
 
+Whoever chose the name may also run the server that knows its address, and that may never answer. So names are resolved
+in threads of their own (`_RESOLVING`): those of everybody's other work would soon all wait for such names.
+
 Nothing is followed: no redirect, no proxy of the environment. Of the answer only the status is read. All of it takes
 `SEND_S` seconds at most.
 """
@@ -18,6 +21,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +29,8 @@ __all__ = ["SEND_S", "NotSent", "is_public", "send", "signed"]
 
 SEND_S: Final = 10.0
 _ADDRESSES_MAX: Final = 20
+# Several times as many as are told at a time: the system may go on looking for a name after we gave it up.
+_RESOLVING: Final = ThreadPoolExecutor(32, thread_name_prefix="belljar hook names")
 # Public as they look, these lead to an IPv4 address that may be anything: NAT64, 6to4, Teredo.
 _EMBEDDING: Final = tuple(
     ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
@@ -102,8 +108,8 @@ async def send(
 
 
 async def _resolved(host: str, port: int, *, private: bool) -> str:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, look)
     addresses = [str(place[0]) for *_, place in found[:_ADDRESSES_MAX]]
     if not addresses:
         raise NotSent("its name has no address")

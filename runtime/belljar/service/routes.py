@@ -46,6 +46,7 @@ from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
 from belljar.jobs import Busy, Desk
+from belljar.jobs.again import Readings
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
@@ -95,6 +96,7 @@ IDEMPOTENCY: Final = {
 }
 _log = logging.getLogger("belljar.service")
 _STOPPED_AGAIN_S: Final = 5.0
+_FINISHING: Final = 2
 # Of a cookie that anybody may send.
 _OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -122,6 +124,7 @@ class Service:
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
             is at a time.
         readings: of whole runs and logs.
+        finishing: of uploads that have arrived, each of which may take minutes to take in.
         bodies: bytes of bodies that were sent and are still held.
         document: makes the service's own, in JSON.
         hooks: whom the service tells what happens.
@@ -141,6 +144,7 @@ class Service:
         self.examining = asyncio.Lock()
         self.verifying = asyncio.Lock()
         self.readings = Room(READINGS_MAX, READINGS_MAX // 2, "long readings")
+        self.finishing = Readings(_FINISHING)
         most = max(settings.bodies_bytes, 4 * settings.body_bytes)
         self.bodies = Room(most, most // 2, "large requests")
         self.document: Callable[[], bytes] = bytes

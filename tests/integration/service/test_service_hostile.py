@@ -7,8 +7,10 @@ import http.client
 import http.cookies
 import itertools
 import re
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, Final
 
@@ -18,9 +20,12 @@ import pytest
 from starlette.requests import Request
 
 from belljar.access import AccessSettings
+from belljar.audit import coverage
+from belljar.context import Uploads
 from belljar.errors import AuditUnavailable
 from belljar.jobs import Desk
 from belljar.service import scopes
+from belljar.service.api import runs
 from belljar.service.connection import Patient
 from belljar.service.pages import DemoModel, HostReader
 from belljar.service.parts import parts
@@ -450,3 +455,39 @@ def test_a_body_that_nobody_reads_ends_its_connection(whole: Serving) -> None:
     answer = answered(whole, line)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close\r\n" in answer.lower()
+
+
+def test_long_work_for_two_tenants_leaves_threads_to_all_others(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has six on a small machine, and eight readings of whole runs, or any number of uploads, took them all."""
+    over, begun = threading.Event(), Counter[str]()
+    finish = Uploads.finish
+
+    def held(what: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def go(*arguments: Any, **options: Any) -> Any:
+            begun[what] += 1
+            over.wait(PATIENCE_S)
+            return work(*arguments, **options)
+
+        return go
+
+    monkeypatch.setattr(Uploads, "finish", held("finish", finish))
+    monkeypatch.setattr(runs, "coverage", held("coverage", coverage))
+    with contextlib.ExitStack() as stack:
+        stack.callback(over.set)
+        service = stack.enter_context(serving(jar))
+        stack.callback(over.set)
+        threads = stack.enter_context(ThreadPoolExecutor(20))
+        stack.callback(over.set)
+        for tenant in ("a", "b"):
+            client = stack.enter_context(service.client(service.key_of("runner", tenant)))
+            order = client.post("/v1/runs", json={"code": "FINAL(1)"}, headers={"prefer": "wait=60"})
+            for _ in range(4):
+                threads.submit(client.get, f"/v1/runs/{order.json()['run']}/coverage")
+            for _ in range(5):
+                made = client.post("/v1/uploads", headers={**TUS, "upload-length": "1"}).headers["location"]
+                sent = {**TUS, "upload-offset": "0", "content-type": "application/offset+octet-stream"}
+                threads.submit(client.patch, made, content=b"x", headers=sent)
+        until(lambda: begun == {"coverage": 8, "finish": 2}, what="all wait")
+        with service.client() as admin:
+            assert admin.get("/v1/policies").status_code == 200
+            assert begun["finish"] == 2
