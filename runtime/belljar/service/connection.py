@@ -23,14 +23,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import h11
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from belljar.audit.events import HttpRequest
 from belljar.jobs import Busy
-from belljar.service.guard import HEADERS, NO_ROUTE, Guard, note, refusal, refuse
-from belljar.service.problems import problem_of
+from belljar.service.guard import HEADERS, NO_ROUTE, Guard, note, refuse
+from belljar.service.problems import MEDIA_TYPE, problem_of
 from belljar.service.records import address_of, request_record
 from belljar.service.routes import Refused, Service
 
@@ -209,11 +210,10 @@ class Patient(H11Protocol):
         scope = {"belljar.request": problem.request, "client": self.client}
         self.count(address_of(scope), request_record(None, NO_ROUTE, problem.status, code=_NOT_HTTP.code))
         note(scope, NO_ROUTE, problem.status, 0)
-        headers, data = refusal(problem)
-        more = {**HEADERS, "x-request-id": problem.request}
-        lines = [*headers, *((name.encode(), value.encode()) for name, value in more.items())]
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n")
-        self.transport.write(b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n" + data)
+        data = msgspec.json.encode(problem)
+        told = {"content-type": MEDIA_TYPE, "content-length": len(data), "x-request-id": problem.request, **HEADERS}
+        lines = ["HTTP/1.1 400 Bad Request", *(f"{name}: {value}" for name, value in told.items()), "connection: close"]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + data)
         self.transport.close()
 
     def _is_idle(self) -> bool:

@@ -22,18 +22,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from belljar.audit.events import HttpRequest
 from belljar.config import Network
-from belljar.service.problems import MEDIA_TYPE, Problem, problem_of
+from belljar.service.problems import Problem, problem_of, tell
 from belljar.service.records import address_of, request_record
 from belljar.service.routes import Refused
 from belljar.service.settings import ServiceSettings
 
-__all__ = ["HEADERS", "NO_ROUTE", "Guard", "client_of", "is_ours", "note", "refusal", "refuse"]
+__all__ = ["HEADERS", "NO_ROUTE", "Guard", "client_of", "is_ours", "note", "refuse"]
 
 _log = logging.getLogger("belljar.service.requests")
 _failures = logging.getLogger("belljar.service")
@@ -211,19 +210,4 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
 
 async def refuse(send: Send, problem: Problem) -> None:
     """Answer with a problem and end the connection, whatever was sent or still comes."""
-    headers, data = refusal(problem)
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
-
-
-def refusal(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Head and body of an answer with which a connection ends."""
-    data = msgspec.json.encode(problem)
-    headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", b"%d" % len(data)),
-        (b"connection", b"close"),
-    ]
-    if problem.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
-    return headers, data
+    await tell(send, problem, connection="close")

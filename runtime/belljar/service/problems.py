@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from starlette.types import Send
 
 from belljar.errors import (
     AccessDenied,
@@ -40,7 +41,17 @@ from belljar.errors import (
 )
 from belljar.jobs.words import FAULTS, told_words, without_paths
 
-__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Problem",
+    "Unfit",
+    "code_of",
+    "headers_of",
+    "problem_of",
+    "retry_after",
+    "status_of",
+    "tell",
+]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -171,6 +182,7 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "tenant.invalid": "Upload-Metadata",
     "upload.digest": "Upload-Metadata",
 }
+_NOBODY: Final = 401
 _NO_SENSE: Final = 422
 
 
@@ -269,6 +281,25 @@ def _without_numbers(problem: Problem, error: QuotaExceeded) -> Problem:
         period=error.period,
         resets_at=error.resets_at,
     )
+
+
+def headers_of(problem: Problem) -> dict[str, str]:
+    """Of an answer that tells it, whatever form it has there."""
+    headers = {"cache-control": "no-store"}
+    if problem.status == _NOBODY:
+        headers["www-authenticate"] = 'Bearer realm="belljar"'
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    return headers
+
+
+async def tell(send: Send, problem: Problem, **headers: str) -> None:
+    """Answer with it, where nothing has left yet."""
+    data = msgspec.json.encode(problem)
+    told = {**headers_of(problem), "content-type": MEDIA_TYPE, "content-length": str(len(data)), **headers}
+    head = [(name.encode(), value.encode()) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": head})
+    await send({"type": "http.response.body", "body": data})
 
 
 def code_of(error: Exception) -> str:

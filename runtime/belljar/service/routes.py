@@ -48,7 +48,7 @@ from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
 from belljar.jobs import Busy, Desk
 from belljar.jobs.again import Readings
 from belljar.service.encoding import encode, encoded
-from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
+from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, headers_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.records import address_of, request_record
 from belljar.service.refusals import Refusals
@@ -658,14 +658,9 @@ async def respond(route: Route, value: Any) -> Response:
 def problem_told(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
     body = getattr(asking, "body", None)
     problem = problem_of(error, asking.id, body=body, now=datetime.now(UTC), folders=asking.service.folders)
-    headers = dict(getattr(error, "headers", {}) if isinstance(error, Refused) else {})
-    if problem.status == 401:
-        headers["www-authenticate"] = 'Bearer realm="belljar"'
-    if problem.retry_after_s is not None:
-        headers["retry-after"] = str(problem.retry_after_s)
+    headers = {**headers_of(problem), **(error.headers if isinstance(error, Refused) else {})}
     if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
-    headers["cache-control"] = "no-store"
     if (faults := asking.route.faults) is not None:
         headers["x-should-retry"] = "false" if problem.retry_after_s is None else "true"  # a run costs: not unasked
         data, media = encode(faults.made(problem)), JSON

@@ -283,7 +283,7 @@ def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, 
     headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
     with service.client() as client:
         answer = client.post("/mcp", content=many, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request.values")
+    problem(answer, 413, "request.values")
     assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.values"]
 
 
@@ -449,7 +449,7 @@ SENT = ("content-type: application/json", "content-length: 1999")
 
 
 def error_of(answer: httpx2.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+    return answer.status_code, answer.json()["code"]
 
 
 def test_tools_and_pages_have_places_of_their_tenant_like_the_api(jar: Jar) -> None:
