@@ -7,13 +7,16 @@ only as far as those who wrote them are trusted: from the right, up to the first
 A request that tells its length in two ways ends for us where `Transfer-Encoding` says, and for some proxy perhaps where
 `Content-Length` does: what is between them would be the next request, with whatever the proxy believes of it. So such a
 one is refused, and its connection ends, whatever else was sent. So does the connection of whoever sends a body that
-nobody reads: else all that they go on to send would be taken in.
+nobody reads: else all that they go on to send would be taken in. Whoever is still sending then is read, and not
+listened to, for a moment (`_LINGER_S`): if we ended the connection at once, their system would throw away the answer.
 
 What fails behind it that nobody expected is a problem like any other.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import logging
 import re
@@ -49,6 +52,8 @@ HEADERS: Final = {
 }
 _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_LINGER_S: Final = 10.0
+_GAP_S: Final = 1.0
 _FORWARDED_MAX: Final = 32
 _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
@@ -100,6 +105,10 @@ class Guard:
                 if not is_read:
                     answered["connection"] = "close"
                 self._tell(scope, message["status"], time.perf_counter() - started)
+            elif not is_read and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _linger(receiving)
+                message = {"type": "http.response.body"}
             await send(message)
 
         if (refused := self._refused(scope, headers)) is not None:
@@ -148,6 +157,16 @@ class Guard:
         for observer in self._observers:
             observer(route, status, seconds)
         note(scope, route, status, seconds)
+
+
+async def _linger(receive: Receive) -> None:
+    """Take in what still comes of a body, as long as it comes, until that has been long enough."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            more = True
+            while more:
+                async with asyncio.timeout(_GAP_S):
+                    more = (await receive()).get("more_body", False)
 
 
 def note(scope: Mapping[str, Any], route: str, status: int, seconds: float) -> None:

@@ -137,8 +137,8 @@ class McpService:
         """The tools as an ASGI application, for one path.
 
         Args:
-            caller_of: who sent a request. Raises AccessDenied if nobody whom we know, a HostFault if that cannot be found
-                out.
+            caller_of: who sent a request. Raises AccessDenied if nobody whom we know, a HostFault if that cannot be
+                found out.
             enter: lets a request of this caller's in. Raises Busy where there are too many.
             refused: records that nobody whom we know was refused; if None, each time.
             proof_s: how often it is looked, while a call lasts, who sent it, in seconds.

@@ -27,6 +27,7 @@ from belljar.jobs import Desk
 from belljar.service import scopes
 from belljar.service.api import runs
 from belljar.service.connection import Patient
+from belljar.service.front import running
 from belljar.service.pages import DemoModel, HostReader
 from belljar.service.parts import parts
 from belljar.service.settings import ServiceSettings
@@ -491,3 +492,37 @@ def test_long_work_for_two_tenants_leaves_threads_to_all_others(jar: Jar, monkey
         with service.client() as admin:
             assert admin.get("/v1/policies").status_code == 200
             assert begun["finish"] == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/contexts", "/login", "/mcp", "/nothing"])
+def test_whoever_sends_too_much_hears_why(whole: Serving, path: str) -> None:
+    """Their system threw the answer away, as the connection was over before they had sent all."""
+    told = {"authorization": f"Bearer {whole.key}", "content-type": "application/json"}
+    port = int(whole.url.rpartition(":")[2])
+    for _ in range(5):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
+            connection.request("POST", path, b"[" + b" " * 30_000_000, told)
+            answer = connection.getresponse()
+            assert answer.status in (404, 413, 415)
+            assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_conversation_of_many_pieces_is_read_beside_the_event_loop(
+    whole: Serving, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Sixty thousand, in less than two megabytes, held everybody else up for a tenth of a second."""
+    threads: list[str] = []
+
+    def asked(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return original(*arguments)
+
+    original = running.asked
+    monkeypatch.setattr(running, "asked", asked)
+    pieces = [{"type": "text", "text": "a"}] * 10_000
+    order = {"model": "rlm/scripted:demo", "messages": [{"role": "user", "content": pieces}]}
+    with whole.client() as admin:
+        assert admin.post(path, json=order).status_code == 200
+    assert threads != []
+    assert "service" not in threads
