@@ -28,6 +28,7 @@ from belljar.service import scopes
 from belljar.service.api import runs
 from belljar.service.connection import Patient
 from belljar.service.front import running
+from belljar.service.front.asked import asked
 from belljar.service.pages import DemoModel, HostReader
 from belljar.service.parts import parts
 from belljar.service.settings import ServiceSettings
@@ -514,15 +515,44 @@ def test_a_conversation_of_many_pieces_is_read_beside_the_event_loop(
     """Sixty thousand, in less than two megabytes, held everybody else up for a tenth of a second."""
     threads: list[str] = []
 
-    def asked(*arguments: Any) -> Any:
+    def read(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)
-        return original(*arguments)
+        return asked(*arguments)
 
-    original = running.asked
-    monkeypatch.setattr(running, "asked", asked)
+    monkeypatch.setattr(running, "asked", read)
     pieces = [{"type": "text", "text": "a"}] * 10_000
     order = {"model": "rlm/scripted:demo", "messages": [{"role": "user", "content": pieces}]}
     with whole.client() as admin:
         assert admin.post(path, json=order).status_code == 200
     assert threads != []
     assert "service" not in threads
+
+
+def test_a_limit_is_a_number_that_fits_whatever_its_exponent(whole: Serving) -> None:
+    """As an integer, `1e9999999999` took all memory and all time, and a tenant's admin may write one."""
+    with whole.nobody() as page:
+        page.headers["origin"] = whole.url
+        page.post("/login", data={"key": whole.key_of("tenant-admin", "acme")})
+        token = re.search('name="token" value="([^"]+)"', page.get("/tenants?tenant=acme/below").text)
+        assert token is not None
+        form = {"token": token[1], "tenant": "acme/below", "period": "day"}
+        for field in ("calls", "cost_nanousd"):
+            for text in (
+                "1e9999999999",
+                "1e999999",
+                "-1e9999999999",
+                "1e-9999999999",
+                "nan",
+                "inf",
+                "9" * 50,
+                "0.5e-9",
+            ):
+                answer = page.post("/tenants/limits", data={**form, field: text})
+                assert answer.status_code == 400, (field, text)
+                assert "limit.invalid" in answer.text
+        assert (
+            page.post("/tenants/limits", data={**form, "calls": "1e3", "cost_nanousd": "$1,000.5"}).status_code == 303
+        )
+    with whole.client() as admin:
+        (quota,) = [one for one in admin.get("/v1/quotas").json()["quotas"] if one["period"] == "day"]
+    assert (quota["limits"]["calls"], quota["limits"]["cost_nanousd"]) == (1000, 1000_500_000_000)
