@@ -2,7 +2,7 @@
 
 Who asks a page shows the cookie of a session, who asks anything else here the same key or token as for the API. What
 the API promises of its records holds for all of them: a request stands in the log before its answer leaves. So do its
-bounds: a request has a place among its tenant's, and its body room among all bodies (`_counted`).
+bounds: a request has a place among its tenant's (`_enter`), and its body room among all bodies (`_counted`).
 
 The SDK of MCP takes seconds to load, and most services are never asked for it. So it is loaded, beside the loop, when
 the first request comes; that one waits.
@@ -102,16 +102,16 @@ async def _nothing(_: Asking[Any, Any]) -> None:
 
 
 def _enter(service: Service, scope: Scope, principal: Principal) -> None:
-    """Let in a request of somebody known, within `_counted`. Raises Busy where their tenant has too many."""
+    """Let in a request of somebody known. Raises Busy where their tenant has too many."""
     service.enter(scope, principal.tenant)
     scope["belljar.principal"] = principal
 
 
 @contextlib.contextmanager
 def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: float | None = None) -> Iterator[Receive]:
-    """The place of a request, and the room of its body, for the length of a block.
+    """The room of a request's body, for the length of a block.
 
-    Of nobody known neither is counted: they are sent away, or read with a bound that is small.
+    Of nobody known it is not counted: they are sent away, or read with a bound that is small.
 
     Args:
         within_s: how long the body may take, where nobody else looks at that.
@@ -145,7 +145,6 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
     finally:
         if held:
             service.bodies.leave(scope["belljar.principal"].tenant, held)
-        service.leave(scope)
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -259,7 +258,10 @@ class _Mcp:
                 values.feed(message.get("body", b""))
                 return message
 
-            await app(scope, counting, send)
+            try:
+                await app(scope, counting, send)
+            finally:
+                self._service.leave(scope)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

@@ -231,5 +231,5 @@ def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     told: dict[str, Any] = msgspec.json.decode(answer.content)
     assert (told["status"], told["code"], told["type"]) == (status, code, f"urn:belljar:problem:{code}")
     assert told["request"] == answer.headers["x-request-id"]
-    assert status != 422 or told["at"]
+    assert status != 422 or "at" in told
     return told
