@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,23 +29,26 @@ def test_a_tenant_begins_only_so_many_and_others_go_on(tmp_path: Path) -> None:
     uploads.create(ACME, 1, name="a")
 
 
-def test_many_who_begin_at_once_find_room_for_one(tmp_path: Path) -> None:
+def test_many_who_begin_at_once_find_room_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each looked before any of the others was there, so all had what was there for one."""
-    uploads = Uploads(tmp_path, bytes_max=1000, keep_s=3600)
-    for number in range(8):
-        tenant, at_once = Tenant(f"t{number}"), threading.Barrier(8)
+    uploads, at_once, check = Uploads(tmp_path, bytes_max=1000, keep_s=3600), threading.Barrier(8), Uploads._check_room
 
-        def begin(tenant: Tenant = tenant, at_once: threading.Barrier = at_once) -> bool:
-            at_once.wait()
-            try:
-                uploads.create(tenant, 600, name="a")
-            except QuotaExceeded:
-                return False
-            return True
+    def check_slowly(*arguments: Any) -> None:
+        check(*arguments)
+        time.sleep(0.05)  # in which the others may look
 
-        with ThreadPoolExecutor(8) as threads:
-            begun = [threads.submit(begin) for _ in range(8)]
-        assert sum(one.result() for one in begun) == 1
+    def begin() -> bool:
+        at_once.wait()
+        try:
+            uploads.create(ACME, 600, name="a")
+        except QuotaExceeded:
+            return False
+        return True
+
+    monkeypatch.setattr(Uploads, "_check_room", check_slowly)
+    with ThreadPoolExecutor(8) as threads:
+        begun = [threads.submit(begin) for _ in range(8)]
+    assert sum(one.result() for one in begun) == 1
 
 
 class Taken:

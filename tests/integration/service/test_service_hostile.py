@@ -407,6 +407,14 @@ def test_a_method_that_a_path_does_not_have_is_a_problem_everywhere(whole: Servi
         assert (options.status_code, options.headers["allow"]) == (204, allowed)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/runs"])
+def test_whoever_tries_methods_that_there_are_not_is_held_up(held_up: None, whole: Serving, path: str) -> None:
+    with whole.nobody() as nobody:
+        for _ in range(20):
+            answer = nobody.put(path)
+        problem(answer, 429, "access.throttled")
+
+
 def test_a_file_of_the_pages_that_there_is_not_is_a_problem(whole: Serving) -> None:
     with whole.nobody() as nobody:
         problem(nobody.get("/pages/static/none.js"), 404, "route.unknown")
