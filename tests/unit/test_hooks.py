@@ -605,9 +605,45 @@ def test_the_certificate_has_to_be_for_the_name_and_by_somebody_we_believe(
     with Endpoint(file) as there:
         assert asyncio.run(go("hooks.example.com", believed)) == 204
         for name, tls in (("other.example.com", believed), ("hooks.example.com", None)):
-            with pytest.raises(NotSent, match="ConnectError"):
+            with pytest.raises(NotSent, match="SSLCertVerificationError"):
                 asyncio.run(go(name, tls))
         assert len(there.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.0 410\r\n\r\n", 410),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, None),
+        (b"HTTP/1.1 103 Early Hints\r\n" + b"x: y\r\n" * 10_000, None),
+        (b"HTTP/1.1 200 " + b"y" * 100_000, None),
+        (b"SSH-2.0-OpenSSH\r\n", None),
+        (b"", None),
+    ],
+)
+def test_of_an_answer_the_status_is_read_and_little_else(answer: bytes, status: int | None) -> None:
+    """Whatever came before the status was parsed, for as long as it came, and kept the event loop from all others."""
+
+    def respond(listening: socket.socket) -> None:
+        opened, _ = listening.accept()
+        with opened, contextlib.suppress(OSError):
+            while not opened.recv(65536).endswith(b"{}"):
+                pass
+            opened.sendall(answer)
+            if answer:
+                opened.recv(1)  # it stays open: nobody has to wait for its end
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=respond, args=(listening,))
+        answering.start()
+        telling = send(f"http://127.0.0.1:{listening.getsockname()[1]}/x?y=z", {}, b"{}", private=True)
+        if status is None:
+            with pytest.raises(NotSent, match="ValueError"):
+                asyncio.run(telling)
+        else:
+            assert asyncio.run(telling) == status
+        answering.join(PATIENCE_S)
 
 
 def test_names_that_nobody_resolves_keep_no_thread_from_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
