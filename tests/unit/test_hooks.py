@@ -244,6 +244,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, endpoint: Endpoint) -> None:
             endpoint.status = 307
             await here.tell("run.ended", ACME, "r1", "r1")
             await here.until(lambda rows: rows[0].status == 307, "it failed")
+            assert [row.done_at for row in await here.rows()] == [0]
             assert len(endpoint.got) == 1
 
     asyncio.run(go())
@@ -543,7 +544,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
     """Names have these addresses, the last ones for ever. Gives the names that were asked for."""
     asked: list[str] = []
 
-    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
         asked.append(host)
         found = answers[min(len(asked), len(answers)) - 1]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
