@@ -244,6 +244,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, endpoint: Endpoint) -> None:
             endpoint.status = 307
             await here.tell("run.ended", ACME, "r1", "r1")
             await here.until(lambda rows: rows[0].status == 307, "it failed")
+            assert [row.done_at for row in await here.rows()] == [0]
             assert len(endpoint.got) == 1
 
     asyncio.run(go())
@@ -543,12 +544,12 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
     """Names have these addresses, the last ones for ever. Gives the names that were asked for."""
     asked: list[str] = []
 
-    async def getaddrinfo(self: object, host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
         asked.append(host)
         found = answers[min(len(asked), len(answers)) - 1]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 
@@ -605,9 +606,69 @@ def test_the_certificate_has_to_be_for_the_name_and_by_somebody_we_believe(
     with Endpoint(file) as there:
         assert asyncio.run(go("hooks.example.com", believed)) == 204
         for name, tls in (("other.example.com", believed), ("hooks.example.com", None)):
-            with pytest.raises(NotSent, match="ConnectError"):
+            with pytest.raises(NotSent, match="SSLCertVerificationError"):
                 asyncio.run(go(name, tls))
         assert len(there.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.0 410\r\n\r\n", 410),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, None),
+        (b"HTTP/1.1 103 Early Hints\r\n" + b"x: y\r\n" * 10_000, None),
+        (b"HTTP/1.1 200 " + b"y" * 100_000, None),
+        (b"SSH-2.0-OpenSSH\r\n", None),
+        (b"", None),
+    ],
+)
+def test_of_an_answer_the_status_is_read_and_little_else(answer: bytes, status: int | None) -> None:
+    """Whatever came before the status was parsed, for as long as it came, and kept the event loop from all others."""
+
+    def respond(listening: socket.socket) -> None:
+        opened, _ = listening.accept()
+        with opened, contextlib.suppress(OSError):
+            while not opened.recv(65536).endswith(b"{}"):
+                pass
+            opened.sendall(answer)
+            if answer:
+                opened.recv(1)  # it stays open: nobody has to wait for its end
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=respond, args=(listening,))
+        answering.start()
+        telling = send(f"http://127.0.0.1:{listening.getsockname()[1]}/x?y=z", {}, b"{}", private=True)
+        if status is None:
+            with pytest.raises(NotSent, match="ValueError"):
+                asyncio.run(telling)
+        else:
+            assert asyncio.run(telling) == status
+        answering.join(PATIENCE_S)
+
+
+def test_names_that_nobody_resolves_keep_no_thread_from_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever chose the name may run its server. The threads that everybody shares waited for it."""
+    over = threading.Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        over.wait(PATIENCE_S)
+        raise socket.gaierror
+
+    async def tell() -> None:
+        telling = [send("https://hook.example/", {}, b"", private=False) for _ in range(40)]
+        found = await asyncio.gather(*telling, return_exceptions=True)
+        assert {type(one) for one in found} == {NotSent}
+        done, _ = await asyncio.wait([asyncio.create_task(asyncio.to_thread(lambda: None))], timeout=20)
+        over.set()
+        assert done
+
+    monkeypatch.setattr(sending, "SEND_S", 0.05)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        asyncio.run(tell())
+    finally:
+        over.set()
 
 
 def test_a_hook_that_does_not_answer_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,15 @@ is compared with its digest and taken in as any file is; the data is then remove
 it became, for a client that did not hear of it.
 
 What nobody has written to for some time is removed (`sweep`), unless somebody writes to it at that moment. What all
-uploads of one tenant will come to is bounded: nobody fills the disk with beginnings.
+uploads of one tenant will come to is bounded: nobody fills the disk with beginnings. Whoever begins one has a flock on
+the folder of all while that is counted. Of those that became a context only the latest stay, since each is looked at
+whenever one begins.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -41,6 +44,7 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 _INFO: Final = "upload.json"
 _DATA: Final = "data"
 _AT_ONCE_MAX: Final = 64
+_DONE_MAX: Final = 64
 _SLICE_BYTES: Final = 1 << 20
 
 
@@ -96,9 +100,11 @@ class Uploads:
                 limit=self.bytes_max,
                 observed=length,
             )
-        with _faults():
+        with _faults(), self._counting():
             self.sweep()
-            self._check_room(tenant, length)
+            known = self._all()
+            self._check_room(tenant, length, known)
+            self._forget_done(tenant, known)
             made = Upload(
                 id=secrets.token_hex(16),
                 tenant=str(tenant),
@@ -116,9 +122,20 @@ class Uploads:
             flush(self._folder)
         return made
 
-    def _check_room(self, tenant: Tenant, length: int) -> None:
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Else many who begin at the same time would all find the room that there is for one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_room(self, tenant: Tenant, length: int, known: list[Upload]) -> None:
         """What a tenant begins counts for each tenant above it, too: else new names below it would have no bound."""
-        begun = [(Tenant(one.tenant).levels, one.length) for one in self._all() if one.context is None]
+        begun = [(Tenant(one.tenant).levels, one.length) for one in known if one.context is None]
         for level in tenant.levels:
             mine = [size for levels, size in begun if level in levels]
             total = length + sum(mine)
@@ -134,6 +151,21 @@ class Uploads:
                     dimension="context_bytes",
                     period="now",
                 )
+
+    def _forget_done(self, tenant: Tenant, known: list[Upload]) -> None:
+        """Remove what is left of those that became contexts longest ago, where its first-level tenant has too many."""
+        first = tenant.levels[0]
+        done = [one.id for one in known if one.context is not None and Tenant(one.tenant).levels[0] == first]
+        if len(done) > _DONE_MAX:
+            for name in sorted(done, key=self._since)[:-_DONE_MAX]:
+                with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(self._folder / name):
+                    shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def _since(self, upload: str) -> int:
+        try:
+            return (self._folder / upload / _INFO).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def get(self, upload: str) -> Upload:
         """One, and how far it got.

@@ -4,8 +4,12 @@ The name is resolved here, every address that it has is looked at, and the conne
 addresses: a name that is resolved a second time could lead elsewhere. A name with a single address that is not public
 (private, loopback, link-local, the cloud's metadata, or one in which such a one is embedded) is refused as a whole.
 
-Nothing is followed: no redirect, no proxy of the environment. Of the answer only the status is read. All of it takes
-`SEND_S` seconds at most.
+Whoever chose the name may also run the server that knows its address, and that may never answer. So names are resolved
+in threads of their own (`_RESOLVING`): those of everybody's other work would soon all wait for such names.
+
+Nothing is followed: no redirect, no proxy of the environment. Of the answer only the status is read, by a few lines of
+our own: a client for everything takes in whatever a server sends before that, and keeps the event loop busy with it.
+All of it takes `SEND_S` seconds at most.
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ import base64
 import functools
 import hmac
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +31,13 @@ __all__ = ["SEND_S", "NotSent", "is_public", "send", "signed"]
 
 SEND_S: Final = 10.0
 _ADDRESSES_MAX: Final = 20
+_LINE_BYTES_MAX: Final = 8 * 1024
+# Of answers that say that one is to come (100, 103), and of lines in each.
+_INTERIM_MAX: Final = 8
+_LINES_MAX: Final = 100
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
+# Several times as many as are told at a time: the system may go on looking for a name after we gave it up.
+_RESOLVING: Final = ThreadPoolExecutor(32, thread_name_prefix="belljar hook names")
 # Public as they look, these lead to an IPv4 address that may be anything: NAT64, 6to4, Teredo.
 _EMBEDDING: Final = tuple(
     ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
@@ -70,40 +83,64 @@ async def send(
     Raises:
         NotSent: nobody knows whether it arrived.
     """
-    import httpx2  # here, since it takes long to load
-
+    parts = urlsplit(url)
+    host, is_secure = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if is_secure else 80)
+    told = {
+        # The name that was asked for, which the certificate has to have, and not the address.
+        "Host": parts.netloc,
+        **headers,
+        "Accept-Encoding": "identity",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items()), "", ""]
     try:
         async with asyncio.timeout(SEND_S):
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-            address = await _resolved(host, parts.port or (443 if parts.scheme == "https" else 80), private=private)
-            place = f"[{address}]" if ":" in address else address
-            netloc = place if parts.port is None else f"{place}:{parts.port}"
-            there = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
-            if tls is None:
+            address = await _resolved(host, port, private=private)
+            if is_secure and tls is None:
                 tls = await asyncio.to_thread(_authorities)
-            client = httpx2.AsyncClient(verify=tls, follow_redirects=False, trust_env=False, timeout=None)
-            async with (
-                client,
-                client.stream(
-                    "POST",
-                    there,
-                    content=body,
-                    # The name that was asked for, which the certificate has to have, and not the address.
-                    headers={**headers, "Host": parts.netloc, "Accept-Encoding": "identity"},
-                    extensions={"sni_hostname": host},
-                ) as response,
-            ):
-                return int(response.status_code)
+            reader, writer = await asyncio.open_connection(
+                address,
+                port,
+                ssl=tls if is_secure else None,
+                server_hostname=host if is_secure else None,
+                limit=_LINE_BYTES_MAX,
+            )
+            try:
+                writer.write("\r\n".join(lines).encode() + body)
+                await writer.drain()
+                return await _status(reader)
+            finally:
+                writer.transport.abort()
     except TimeoutError:
         raise NotSent(f"it took longer than {SEND_S:g} s") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise NotSent(type(error).__name__) from None
 
 
+async def _status(reader: asyncio.StreamReader) -> int:
+    """The status of an answer, of which no more is read.
+
+    Raises:
+        ValueError: it is no answer of HTTP, or a line, or what comes before the status, is too long.
+    """
+    for _ in range(_INTERIM_MAX):
+        match = _STATUS.fullmatch(await reader.readline())
+        if match is None:
+            raise ValueError("this is no answer of HTTP")
+        if match[1][:1] != b"1":
+            return int(match[1])
+        for _ in range(_LINES_MAX):
+            if not (await reader.readline()).strip():
+                break
+    raise ValueError("no answer comes")
+
+
 async def _resolved(host: str, port: int, *, private: bool) -> str:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, look)
     addresses = [str(place[0]) for *_, place in found[:_ADDRESSES_MAX]]
     if not addresses:
         raise NotSent("its name has no address")

@@ -6,37 +6,43 @@ only as far as those who wrote them are trusted: from the right, up to the first
 
 A request that tells its length in two ways ends for us where `Transfer-Encoding` says, and for some proxy perhaps where
 `Content-Length` does: what is between them would be the next request, with whatever the proxy believes of it. So such a
-one is refused, and its connection ends, whatever else was sent.
+one is refused, and its connection ends, whatever else was sent. So does the connection of whoever sends a body that
+nobody reads: else all that they go on to send would be taken in. Whoever is still sending then is read, and not
+listened to, for a moment (`_LINGER_S`): if we ended the connection at once, their system would throw away the answer.
+
+What fails behind it that nobody expected is a problem like any other.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from belljar.audit.events import HttpRequest
 from belljar.config import Network
-from belljar.service.problems import MEDIA_TYPE, Problem, problem_of
+from belljar.service.problems import Problem, problem_of, tell
 from belljar.service.records import address_of, request_record
 from belljar.service.routes import Refused
 from belljar.service.settings import ServiceSettings
 
-__all__ = ["NO_ROUTE", "Guard", "client_of", "is_ours", "refuse"]
+__all__ = ["HEADERS", "NO_ROUTE", "Guard", "client_of", "is_ours", "note", "refuse"]
 
 _log = logging.getLogger("belljar.service.requests")
+_failures = logging.getLogger("belljar.service")
 # Of what is refused before anybody looks where it is meant for.
 NO_ROUTE: Final = "(none)"
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -46,8 +52,9 @@ _HEADERS: Final = {
 }
 _HSTS: Final = "max-age=31536000"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_LINGER_S: Final = 10.0
+_GAP_S: Final = 1.0
 _FORWARDED_MAX: Final = 32
-_WRONG_METHOD: Final = 405
 _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
 )
@@ -82,13 +89,26 @@ class Guard:
         scope["belljar.request"] = request = secrets.token_hex(8)
         headers = Headers(scope=scope)
         self._believe(scope, headers)
+        is_read, is_begun = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers, False
+
+        async def receiving() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
 
         async def sending(message: Message) -> None:
+            nonlocal is_begun
             if message["type"] == "http.response.start":
-                self._complete(MutableHeaders(scope=message), scope, request)
+                is_begun, answered = True, MutableHeaders(scope=message)
+                self._complete(answered, scope, request)
+                if not is_read:
+                    answered["connection"] = "close"
                 self._tell(scope, message["status"], time.perf_counter() - started)
-                if message["status"] == _WRONG_METHOD and "belljar.route" not in scope:  # refused by the framework
-                    self._count(address_of(scope), request_record(None, NO_ROUTE, _WRONG_METHOD, code="route.method"))
+            elif not is_read and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _linger(receiving)
+                message = {"type": "http.response.body"}
             await send(message)
 
         if (refused := self._refused(scope, headers)) is not None:
@@ -96,7 +116,13 @@ class Guard:
             self._count(address_of(scope), request_record(None, NO_ROUTE, problem.status, code=refused.code))
             await refuse(sending, problem)
             return
-        await self._app(scope, receive, sending)
+        try:
+            await self._app(scope, receiving, sending)
+        except Exception as error:
+            if is_begun:
+                raise
+            _failures.exception("belljar: request %s failed", request)
+            await refuse(sending, problem_of(error, request))
 
     def _refused(self, scope: Scope, headers: Headers) -> Refused | None:
         """Why nobody looks at it. A head that comes at once is bounded by nothing below us."""
@@ -120,26 +146,40 @@ class Guard:
             scope["scheme"] = "https"
 
     def _complete(self, headers: MutableHeaders, scope: Scope, request: str) -> None:
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             headers.setdefault(name, value)
         headers["x-request-id"] = request
         if scope.get("scheme") == "https":
             headers.setdefault("strict-transport-security", _HSTS)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        """Nothing of what was sent: neither the path, nor what is behind it, nor a key."""
         route = scope.get("belljar.route", NO_ROUTE)
         for observer in self._observers:
             observer(route, status, seconds)
-        told = {
-            "request": scope["belljar.request"],
-            "route": route,
-            "status": status,
-            "ms": round(1000 * seconds, 1),
-            "client": address_of(scope),
-            "by": scope.get("belljar.by", "nobody"),
-        }
-        _log.info("%s %d", route, status, extra={"http": told})
+        note(scope, route, status, seconds)
+
+
+async def _linger(receive: Receive) -> None:
+    """Take in what still comes of a body, as long as it comes, until that has been long enough."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            more = True
+            while more:
+                async with asyncio.timeout(_GAP_S):
+                    more = (await receive()).get("more_body", False)
+
+
+def note(scope: Mapping[str, Any], route: str, status: int, seconds: float) -> None:
+    """A line of a request. Nothing of what was sent: neither the path, nor what is behind it, nor a key."""
+    told = {
+        "request": scope["belljar.request"],
+        "route": route,
+        "status": status,
+        "ms": round(1000 * seconds, 1),
+        "client": address_of(scope),
+        "by": scope.get("belljar.by", "nobody"),
+    }
+    _log.info("%s %d", route, status, extra={"http": told})
 
 
 def is_ours(hosts: Sequence[str], settings: ServiceSettings) -> bool:
@@ -189,13 +229,4 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
 
 async def refuse(send: Send, problem: Problem) -> None:
     """Answer with a problem and end the connection, whatever was sent or still comes."""
-    data = msgspec.json.encode(problem)
-    headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", str(len(data)).encode()),
-        (b"connection", b"close"),
-    ]
-    if problem.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+    await tell(send, problem, connection="close")

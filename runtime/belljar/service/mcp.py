@@ -55,7 +55,7 @@ from belljar.host import Host
 from belljar.identity import Tenant, TraceParent
 from belljar.jobs import Busy, Desk
 from belljar.jobs.words import told_words
-from belljar.service.problems import retry_after, status_of
+from belljar.service.problems import code_of, problem_of, retry_after, status_of, tell
 from belljar.service.records import request_record
 from belljar.service.schemas import components
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
@@ -77,14 +77,6 @@ _INSTRUCTIONS: Final = (
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
 # Of a request that is refused before anybody looks for a tool in it.
-_STATUSES: Final = {
-    "requests.tenant": 503,
-    "service.busy": 503,
-    "service.draining": 503,
-    "request.slow": 408,
-    "request.values": 413,
-    "route.method": 405,
-}
 # What a client asks besides calling a tool, by which it is named in the log.
 _REQUESTS: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
 # In the scope of a request whose record is written where it is answered.
@@ -145,8 +137,8 @@ class McpService:
         """The tools as an ASGI application, for one path.
 
         Args:
-            caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
-                out.
+            caller_of: who sent a request. Raises AccessDenied if nobody whom we know, a HostFault if that cannot be
+                found out.
             enter: lets a request of this caller's in. Raises Busy where there are too many.
             refused: records that nobody whom we know was refused; if None, each time.
             proof_s: how often it is looked, while a call lasts, who sent it, in seconds.
@@ -362,23 +354,18 @@ class McpHttp:
             await self._call(scope, receive, send)
         except BelljarError as error:
             _log.error("an MCP request cannot be answered: %s: %s", type(error).__name__, error)
-            await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
+            await _reply(scope, send, error)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises HostFault: who asks cannot be found out, or a refusal is not in the log."""
         try:
             caller = await self._caller_of(scope)
-        except Refusal as refusal:
-            status = 429 if refusal.code == "access.throttled" else 401
-            await self._refused(scope, request_record(None, "MCP", status, code=refusal.code))
-            failed = _Failed("refused", refusal.code, str(refusal), status=status)
-            more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
-            await _reply(send, status, failed, more)
+        except BelljarError as error:
+            await self._refused(scope, request_record(None, "MCP", status_of(error), code=code_of(error)))
+            if isinstance(error, HostFault):
+                raise
+            await _reply(scope, send, error)
             return
-        except HostFault as fault:
-            failed = _failed(fault)
-            await self._refused(scope, request_record(None, "MCP", failed.status, code=failed.code))
-            raise
         scope["belljar.caller"] = caller
         try:
             self._enter(scope, caller)
@@ -386,12 +373,8 @@ class McpHttp:
                 raise InvalidInput("tools are called by POST; there is no stream to listen on", code="route.method")
             await self._manager.handle_request(scope, receive, self._noting(scope, caller, send))
         except Refusal as refusal:  # nothing of an answer has left: it is about how the request comes
-            status = _STATUSES[refusal.code]
-            await self._host.log(request_record(caller, "MCP", status, code=refusal.code))
-            later = retry_after(refusal)
-            failed = _Failed("refused", refusal.code, str(refusal), retry_after_s=later, status=status)
-            told = (b"allow", b"POST") if later is None else (b"retry-after", b"%d" % later)
-            await _reply(send, status, failed, told)
+            await self._host.log(request_record(caller, "MCP", status_of(refusal), code=refusal.code))
+            await _reply(scope, send, refusal)
 
     def _noting(self, scope: Scope, caller: Caller, send: Send) -> Send:
         """Sends an answer, and before its head what the log has of a message in which nobody found a request."""
@@ -406,7 +389,7 @@ class McpHttp:
                 except BelljarError as error:
                     _log.error("an MCP message cannot be logged: %s: %s", type(error).__name__, error)
                     is_over = True
-                    await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
+                    await _reply(scope, send, error)
             if not is_over:
                 await send(message)
 
@@ -526,12 +509,10 @@ def _in_words(progress: Progress | int) -> str:
     return f"turn {progress.turns}, {progress.cells} cells, {progress.reads} reads, {progress.calls} model calls"
 
 
-async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, bytes]) -> None:
-    body = msgspec.json.encode({"error": failed})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
-    # The rest of a request that nobody reads would else be taken for the next one, or come in without end.
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
-    await send({"type": "http.response.body", "body": body})
+async def _reply(scope: Scope, send: Send, error: BelljarError) -> None:
+    """What is no answer of the protocol is a problem, as everywhere."""
+    headers = {"allow": "POST"} if code_of(error) == "route.method" else {}
+    await tell(send, problem_of(error, scope.get("belljar.request", "")), **headers)
 
 
 def _looked_at(task: asyncio.Task[CallToolResult]) -> None:

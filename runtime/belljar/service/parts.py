@@ -2,7 +2,7 @@
 
 Who asks a page shows the cookie of a session, who asks anything else here the same key or token as for the API. What
 the API promises of its records holds for all of them: a request stands in the log before its answer leaves. So do its
-bounds: a request has a place among its tenant's, and its body room among all bodies (`_counted`).
+bounds: a request has a place among its tenant's (`_enter`), and its body room among all bodies (`_counted`).
 
 The SDK of MCP takes seconds to load, and most services are never asked for it. So it is loaded, beside the loop, when
 the first request comes; that one waits.
@@ -15,7 +15,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 from belljar.access import Principal, Session, demand, permits
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable, BelljarError
+from belljar.errors import BelljarError
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.hooks.quotas import LOOK_S
 from belljar.identity import Tenant
@@ -38,7 +38,6 @@ from belljar.service.front.offered import profiles_for
 from belljar.service.metrics import HostSources, Metrics, MetricsPage
 from belljar.service.pages import HostReader, Visitor, pages
 from belljar.service.pages.acting import DeskActions, DeskQueue
-from belljar.service.pages.rendering import STATIC
 from belljar.service.pages.standing import errors_section, queue_section
 from belljar.service.provider_errors import ProviderErrors
 from belljar.service.records import address_of, request_record
@@ -50,6 +49,7 @@ from belljar.service.routes import (
     Route,
     Service,
     cookie_of,
+    problem_told,
     who_asks,
     whole_host,
 )
@@ -102,16 +102,16 @@ async def _nothing(_: Asking[Any, Any]) -> None:
 
 
 def _enter(service: Service, scope: Scope, principal: Principal) -> None:
-    """Let in a request of somebody known, within `_counted`. Raises Busy where their tenant has too many."""
+    """Let in a request of somebody known. Raises Busy where their tenant has too many."""
     service.enter(scope, principal.tenant)
     scope["belljar.principal"] = principal
 
 
 @contextlib.contextmanager
 def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: float | None = None) -> Iterator[Receive]:
-    """The place of a request, and the room of its body, for the length of a block.
+    """The room of a request's body, for the length of a block.
 
-    Of nobody known neither is counted: they are sent away, or read with a bound that is small.
+    Of nobody known it is not counted: they are sent away, or read with a bound that is small.
 
     Args:
         within_s: how long the body may take, where nobody else looks at that.
@@ -145,7 +145,6 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
     finally:
         if held:
             service.bodies.leave(scope["belljar.principal"].tenant, held)
-        service.leave(scope)
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -176,7 +175,10 @@ def _pages(service: Service) -> Extra:
         async with contextlib.aclosing(reader):
             yield
 
-    return Extra([_recorded(service, route) for route in made], running)
+    paths: dict[str, list[StarletteRoute]] = {}
+    for page in made:
+        paths.setdefault(page.path, []).append(page)
+    return Extra([StarletteRoute(path, _Page(service, path, found)) for path, found in paths.items()], running)
 
 
 async def _visitor(service: Service, request: Request) -> Visitor | None:
@@ -199,32 +201,38 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
     return Visitor(principal.name, principal.tenant, principal.role, session.csrf, may)
 
 
-def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
-    """The route of a page, with a record of each time that it is shown; forms and refusals the page itself records.
+class _Page(Resource):
+    """All of one path for people, with a record of each time that it is shown; forms and refusals are recorded there.
 
     Files that never change tell nothing of anybody, nor does the login, which is all that a stranger is shown: as often
     as they like, and so in no log.
     """
-    if route.path.startswith(STATIC) or route.path == "/favicon.ico":
-        return route
-    endpoint: Callable[[Request], Any] = route.endpoint
 
-    async def answer(request: Request) -> Response:
-        request.scope["belljar.route"] = f"{request.method} {route.path}"
-        with _counted(service, request.scope, request.receive) as receiving:
-            response: Response = await endpoint(Request(request.scope, receiving))
-        session: Session | None = request.scope.get("belljar.session")
-        if request.method == "POST" or response.status_code >= 400 or session is None:
-            return response
-        name, of = request.scope["belljar.route"], request.path_params.get("run")
-        event = request_record(session.principal, name, response.status_code, of=of)
+    def __init__(self, service: Service, path: str, pages: Sequence[StarletteRoute]) -> None:
+        super().__init__(service, path, ())
+        self._pages: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            method: page.endpoint for page in pages for method in page.methods or ()
+        }
+        self.allow = ", ".join(sorted({*self._pages, "OPTIONS"}))
+
+    async def answer(self, request: Request) -> Response:
+        page = self._pages.get(request.method)
+        if page is None:
+            return await super().answer(request)
+        scope = request.scope
+        scope["belljar.route"] = f"{request.method} {self.path}"
         try:
-            await service.host.log(event)
-        except AuditUnavailable:
-            return Response("the log cannot be written: nothing is shown\n", 503, media_type="text/plain")
+            with _counted(self.service, scope, request.receive) as receiving:
+                response = await page(Request(scope, receiving))
+            session: Session | None = scope.get("belljar.session")
+            if request.method != "POST" and response.status_code < 400 and session is not None:
+                of = request.path_params.get("run")
+                await self.service.host.log(
+                    request_record(session.principal, scope["belljar.route"], response.status_code, of=of)
+                )
+        except BelljarError as error:  # the log cannot be written: nothing is shown
+            response, _ = problem_told(Asking(self.service, request, self._other(request)), error)
         return response
-
-    return StarletteRoute(route.path, answer, methods=sorted(route.methods or ()))
 
 
 # -- tools over MCP ----------------------------------------------------------------------------------------------------
@@ -250,7 +258,10 @@ class _Mcp:
                 values.feed(message.get("body", b""))
                 return message
 
-            await app(scope, counting, send)
+            try:
+                await app(scope, counting, send)
+            finally:
+                self._service.leave(scope)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:

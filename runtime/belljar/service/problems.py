@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from starlette.types import Send
 
 from belljar.errors import (
     AccessDenied,
@@ -40,7 +41,17 @@ from belljar.errors import (
 )
 from belljar.jobs.words import FAULTS, told_words, without_paths
 
-__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "status_of"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Problem",
+    "Unfit",
+    "code_of",
+    "headers_of",
+    "problem_of",
+    "retry_after",
+    "status_of",
+    "tell",
+]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -137,6 +148,44 @@ _TITLES: Final[Mapping[int, str]] = {
 }
 
 
+# Which fields of a body are meant by a code, or by all that begin with the same word.
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "access.scope": ("tenant",),
+    "answer": ("answer_schema",),
+    "audit.checkpoint": ("checkpoints",),
+    "audit.key": ("keys",),
+    "audit.receipt": ("receipts",),
+    "backend": ("backend",),
+    "context": ("text", "value", "contexts"),
+    "front.choices": ("n",),
+    "front.content": ("messages",),
+    "front.format": ("response_format", "output_format", "output_config"),
+    "front.question": ("messages",),
+    "front.tools": ("tools", "functions"),
+    "hook.told": ("told",),
+    "hook.url": ("url",),
+    "key.label": ("label",),
+    "key.overlap": ("overlap_s",),
+    "key.until": ("until",),
+    "limit": ("limits",),
+    "model": ("model", "sub_model"),
+    "order.model": ("model",),
+    "order.schema": ("answer_schema",),
+    "policy": ("policy", "toml"),
+    "session.no_model": ("question",),
+}
+# What does not stand in the body: parameters, and headers.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "audit.range": "?new",
+    "order.idem": "Idempotency-Key",
+    "page.cursor": "?after",
+    "tenant.invalid": "Upload-Metadata",
+    "upload.digest": "Upload-Metadata",
+}
+_NOBODY: Final = 401
+_NO_SENSE: Final = 422
+
+
 class Unfit(InvalidInput):
     """A body or query does not fit its type; `at` is the JSON path of what does not."""
 
@@ -149,7 +198,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a request was not done.
 
     `code` is one stable word for programs, and `request` the id under which the service's log has the request. `at` is
-    the JSON path of what does not fit. The fields from `level` on tell which quota was met, in the unit of `dimension`.
+    the JSON path of what does not fit, which every 422 has: `$` is all of the body, `?after` a parameter, and a name
+    alone that of a header. The fields from `level` on tell which quota was met, in the unit of `dimension`.
     """
 
     type: str
@@ -170,11 +220,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resets_at: datetime | None = None
 
 
-def problem_of(error: Exception, request: str, *, now: datetime | None = None, folders: Iterable[str] = ()) -> Problem:
+def problem_of(
+    error: Exception, request: str, *, body: object = None, now: datetime | None = None, folders: Iterable[str] = ()
+) -> Problem:
     """What to answer for an error that a handler raised.
 
     Args:
         request: the request's id.
+        body: what was sent, as far as it was decoded.
         now: from which a quota's next period is counted.
         folders: paths of this host that no answer has, besides whatever looks like one.
     """
@@ -187,7 +240,7 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         detail=told,
         code=code,
         request=request,
-        at=error.at if isinstance(error, Unfit) else None,
+        at=error.at if isinstance(error, Unfit) else _place(error, code, body) if status == _NO_SENSE else None,
         retry_after_s=retry_after(error, now),
     )
     if not isinstance(error, Refusal):
@@ -206,6 +259,17 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
     )
 
 
+def _place(error: Exception, code: str, body: object) -> str:
+    """Where in a request that is which makes no sense; of several fields the one whose value the error names."""
+    if (elsewhere := _ELSEWHERE.get(code)) is not None:
+        return elsewhere
+    fields = _FIELDS.get(code) or _FIELDS.get(code.partition(".")[0], ())
+    there = {name: getattr(body, name) for name in fields if hasattr(body, name)}
+    given = [name for name, value in there.items() if value]
+    named = [name for name in given if isinstance(there[name], str) and ascii(there[name][:80])[1:-1] in str(error)]
+    return next((f"$.{found[0]}" for found in (named, given, [*there]) if len(found) == 1), "$")
+
+
 def _without_numbers(problem: Problem, error: QuotaExceeded) -> Problem:
     """A quota of a level above whoever asks: that it is met they have to know, and not what it is."""
     return msgspec.structs.replace(
@@ -217,6 +281,25 @@ def _without_numbers(problem: Problem, error: QuotaExceeded) -> Problem:
         period=error.period,
         resets_at=error.resets_at,
     )
+
+
+def headers_of(problem: Problem) -> dict[str, str]:
+    """Of an answer that tells it, whatever form it has there."""
+    headers = {"cache-control": "no-store"}
+    if problem.status == _NOBODY:
+        headers["www-authenticate"] = 'Bearer realm="belljar"'
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    return headers
+
+
+async def tell(send: Send, problem: Problem, **headers: str) -> None:
+    """Answer with it, where nothing has left yet."""
+    data = msgspec.json.encode(problem)
+    told = {**headers_of(problem), "content-type": MEDIA_TYPE, "content-length": str(len(data)), **headers}
+    head = [(name.encode(), value.encode()) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": head})
+    await send({"type": "http.response.body", "body": data})
 
 
 def code_of(error: Exception) -> str:

@@ -46,8 +46,9 @@ from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
 from belljar.jobs import Busy, Desk
+from belljar.jobs.again import Readings
 from belljar.service.encoding import encode, encoded
-from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
+from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, headers_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.records import address_of, request_record
 from belljar.service.refusals import Refusals
@@ -74,6 +75,7 @@ __all__ = [
     "decoded",
     "no_such",
     "own",
+    "problem_told",
     "query_of",
     "respond",
     "who_asks",
@@ -94,6 +96,7 @@ IDEMPOTENCY: Final = {
 }
 _log = logging.getLogger("belljar.service")
 _STOPPED_AGAIN_S: Final = 5.0
+_FINISHING: Final = 2
 # Of a cookie that anybody may send.
 _OF_ANYBODY: Final = ("access.session", "route.origin")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -121,6 +124,7 @@ class Service:
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
             is at a time.
         readings: of whole runs and logs.
+        finishing: of uploads that have arrived, each of which may take minutes to take in.
         bodies: bytes of bodies that were sent and are still held.
         document: makes the service's own, in JSON.
         hooks: whom the service tells what happens.
@@ -140,6 +144,7 @@ class Service:
         self.examining = asyncio.Lock()
         self.verifying = asyncio.Lock()
         self.readings = Room(READINGS_MAX, READINGS_MAX // 2, "long readings")
+        self.finishing = Readings(_FINISHING)
         most = max(settings.bodies_bytes, 4 * settings.body_bytes)
         self.bodies = Room(most, most // 2, "large requests")
         self.document: Callable[[], bytes] = bytes
@@ -192,8 +197,8 @@ class Service:
             scope["belljar.place"] = tenant
 
     def leave(self, scope: Scope) -> None:
-        """The answer to a request has left, or its client is gone; whether it was let in or not."""
-        if (tenant := scope.get("belljar.place")) is not None:
+        """The answer to a request has left, or its client is gone; whether it was let in or not, and left before."""
+        if (tenant := scope.pop("belljar.place", None)) is not None:
             self._places.leave(tenant)
 
 
@@ -400,7 +405,7 @@ class Resource:
             await self._record(asking, response.status_code, code)
         except BelljarError as error:
             await _closed(response)
-            response, _ = _problem(asking, error)
+            response, _ = problem_told(asking, error)
         request.scope["belljar.by"] = asking.by
         return response
 
@@ -411,12 +416,12 @@ class Resource:
             finally:
                 asking.let_go()
         except ClientDisconnect:
-            return _problem(asking, Refused("the client went away while it sent", code="request.slow"))
+            return problem_told(asking, Refused("the client went away while it sent", code="request.slow"))
         except BelljarError as error:
-            return _problem(asking, error)
+            return problem_told(asking, error)
         except Exception as error:
             _log.exception("belljar: request %s to %s failed", asking.id, asking.route.name)
-            return _problem(asking, error)
+            return problem_told(asking, error)
 
     async def _serve(self, asking: Asking[Any, Any]) -> Response:
         route = asking.route
@@ -445,7 +450,7 @@ class Resource:
                 return Response(status_code=204, headers={"allow": self.allow, **self._of_options()})
             asking.stranger()
             raise Refused(
-                f"{self.path} takes {self.allow}; use one of these",
+                f"this path takes {self.allow}; use one of these",
                 code="route.method",
                 headers={"allow": self.allow},
             )
@@ -650,32 +655,18 @@ async def respond(route: Route, value: Any) -> Response:
     return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
 
 
-def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
-    problem = problem_of(error, asking.id, now=datetime.now(UTC), folders=asking.service.folders)
-    headers = dict(getattr(error, "headers", {}) if isinstance(error, Refused) else {})
-    if problem.status == 401:
-        headers["www-authenticate"] = 'Bearer realm="belljar"'
-    if problem.retry_after_s is not None:
-        headers["retry-after"] = str(problem.retry_after_s)
-    if not _is_read(asking.request):
-        headers["connection"] = "close"  # else the server would take in all that the client goes on to send
+def problem_told(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
+    body = getattr(asking, "body", None)
+    problem = problem_of(error, asking.id, body=body, now=datetime.now(UTC), folders=asking.service.folders)
+    headers = {**headers_of(problem), **(error.headers if isinstance(error, Refused) else {})}
     if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
-    headers["cache-control"] = "no-store"
     if (faults := asking.route.faults) is not None:
         headers["x-should-retry"] = "false" if problem.retry_after_s is None else "true"  # a run costs: not unasked
         data, media = encode(faults.made(problem)), JSON
     else:
         data, media = encode(problem), MEDIA_TYPE
     return Response(data, status_code=problem.status, media_type=media, headers=headers), code_of(error)
-
-
-def _is_read(request: Request) -> bool:
-    """Whether nothing of the body is still to come, as far as the request's head tells."""
-    if getattr(request, "_stream_consumed", False):
-        return True
-    headers = request.headers
-    return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
 
 async def _bare(response: Response) -> Response:

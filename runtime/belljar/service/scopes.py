@@ -13,6 +13,7 @@ from belljar.errors import InvalidInput
 from belljar.identity import RunId, Tenant
 from belljar.jobs import NoSuchRun, OrderState
 from belljar.service.listening import Proof
+from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, no_such, who_asks
 
 __all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "ended", "named_tenant", "of_run", "page_of", "proof_of"]
@@ -77,9 +78,12 @@ def below(above: Tenant | None, tenant: str) -> bool:
 
 
 def page_of(
-    found: Sequence[_T], key: Callable[[_T], str], after: str | None, limit: int
+    found: Sequence[_T], key: Callable[[_T], str], after: str | None, limit: int, *, name: str = "after"
 ) -> tuple[list[_T], str | None]:
     """Of a list that is in order, at most `limit` that come behind the cursor, and the cursor of the rest.
+
+    Args:
+        name: what the parameter with the cursor is called.
 
     Raises:
         InvalidInput: `page.cursor`: there is no such place in it.
@@ -88,8 +92,9 @@ def page_of(
     if after is not None:
         begin = next((place + 1 for place, one in enumerate(found) if key(one) == after), -1)
         if begin < 0:
-            raise InvalidInput(
-                "`after` is not a cursor of this list: begin without one, or use that of the last answer",
+            raise Unfit(
+                f"`{name}` is not a cursor of this list: begin without one, or use that of the last answer",
+                at=f"?{name}",
                 code="page.cursor",
             )
     page = list(found[begin : begin + limit])

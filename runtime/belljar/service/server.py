@@ -19,6 +19,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Final
 
@@ -43,6 +44,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP_ALIVE_S: Final = 20
 _LAST_S: Final = 5
 _SWEEP_S: Final = 600.0
+# On a small machine Python has six, which a few long readings of whole runs would take up.
+_THREADS: Final = 32
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -74,6 +77,8 @@ async def serve(
         HostFault: the log or the ledger does not work.
     """
     check_bind(settings)
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="belljar")
+    asyncio.get_running_loop().set_default_executor(threads)
     async with contextlib.AsyncExitStack() as stack:
         bound = stack.enter_context(listening(settings))
         await stack.enter_async_context(host)
@@ -265,7 +270,6 @@ def _config(app: Starlette, settings: ServiceSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=settings.header_bytes,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_S,
         ssl_certfile=settings.tls_cert,

@@ -225,10 +225,11 @@ class Begun:
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """What a refused request is told: a problem as RFC 9457 has them, with this status and code."""
+    """What a refused request is told: a problem as RFC 9457 has them, with this status and code, and a place if 422."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     told: dict[str, Any] = msgspec.json.decode(answer.content)
     assert (told["status"], told["code"], told["type"]) == (status, code, f"urn:belljar:problem:{code}")
     assert told["request"] == answer.headers["x-request-id"]
+    assert status != 422 or "at" in told
     return told

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from belljar.engine import Status
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, QUEUED, REFUSED, RUNNING
+from belljar.service.pages import DemoModel
 from belljar.service.settings import ServiceSettings, check_bind
 from belljar.service.values import VALUES_MAX
 from tests.certificates import certified
@@ -375,3 +376,55 @@ def _raising(error: Exception) -> Callable[..., Any]:
 
 def test_problems_have_titles(admin: Client) -> None:
     assert json.loads(admin.get("/v1/nothing").content)["title"] == "There is no such thing"
+
+
+NO_SENSE: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/runs", {"code": "1", "question": "?"}, "$"),
+    ("/v1/runs", {"question": "?"}, "$.model"),
+    ("/v1/runs", {"question": "?", "model": "none"}, "$.model"),
+    ("/v1/runs", {"question": "?", "model": "scripted:demo", "sub_model": "none"}, "$.sub_model"),
+    ("/v1/runs", {"code": "1", "sub_model": "none"}, "$.sub_model"),
+    ("/v1/runs", {"code": "1", "policy": "none"}, "$.policy"),
+    ("/v1/runs", {"code": "1", "answer_schema": {}}, "$.answer_schema"),
+    ("/v1/runs", {"question": "?", "model": "scripted:demo", "answer_schema": {"type": "x"}}, "$.answer_schema"),
+    ("/v1/sessions", {"policy": "none"}, "$.policy"),
+    ("/v1/contexts", {"kind": "text", "name": "a", "text": "a\0b"}, "$.text"),
+    ("/v1/keys", {"role": "admin", "tenant": "acme"}, "$.tenant"),
+    ("/v1/keys", {"role": "runner", "label": "a\nb"}, "$.label"),
+    ("/v1/keys", {"role": "runner", "until": "2020-01-01T00:00:00Z"}, "$.until"),
+    ("/v1/hooks", {"url": "ftp://example.com"}, "$.url"),
+    ("/v1/audit/verify", {"checkpoints": ["x"]}, "$.checkpoints"),
+    ("/v1/audit/verify", {"keys": ["x"]}, "$.keys"),
+    ("/v1/policies/check", {"toml": "x"}, "$.toml"),
+]
+
+
+def test_of_what_makes_no_sense_it_is_told_where_it_stands(jar: Jar) -> None:
+    with serving(jar, models=[DemoModel()]) as service, service.client() as admin:
+        for path, body, at in NO_SENSE:
+            answer = admin.post(path, json=body)
+            assert problem(answer, 422, answer.json()["code"])["at"] == at, (path, body)
+
+
+TUS = {"tus-resumable": "1.0.0"}
+BESIDE: list[tuple[str, dict[str, str], str]] = [
+    ("/v1/contexts?after=x", {}, "?after"),
+    ("/v1/runs?after=/", {}, "?after"),
+    ("/v1/quotas?after=x", {}, "?after"),
+    ("/v1/models?after_id=x", {}, "?after_id"),
+    ("/v1/audit/consistency?old=2&new=1", {}, "?new"),
+    ("/v1/runs", {"idempotency-key": "a b"}, "Idempotency-Key"),
+    ("/v1/uploads", {**TUS, "upload-length": "1", "upload-metadata": "tenant Li4="}, "Upload-Metadata"),
+    ("/v1/uploads", {**TUS, "upload-length": "x"}, "Upload-Length"),
+]
+
+
+def test_of_a_parameter_or_header_that_makes_no_sense_its_name_is_told(admin: Client) -> None:
+    for path, headers, at in BESIDE:
+        if not headers:
+            answer = admin.get(path)
+        elif "upload-length" in headers:
+            answer = admin.post(path, headers=headers)
+        else:
+            answer = admin.post(path, headers=headers, json={"code": "1"})
+        assert problem(answer, 422, answer.json()["code"])["at"] == at, path

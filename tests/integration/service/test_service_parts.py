@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,28 @@ def test_whoever_has_no_session_fills_no_log(jar: Jar, held_up: None, service: S
     assert len(made) < 15
 
 
+def test_a_page_offers_a_fork_only_of_what_can_be_forked(service: Serving) -> None:
+    """The question of a session is none that could be asked anew, and `strict` keeps none."""
+    with service.client() as admin, browser(service) as page:
+        admin.headers["prefer"] = "wait=60"
+        session = admin.post("/v1/sessions", json={"model": "scripted:demo"}).json()["session"]
+        assert admin.post(f"/v1/sessions/{session}/ask", json={"question": "What is it?"}).status_code == 200
+        admin.delete(f"/v1/sessions/{session}")
+        runs = {policy: admin.post("/v1/runs", json={**ASKED, "policy": policy}).json() for policy in POLICIES}
+        offers = {}
+        for name, run in {"session": session, **{policy: one["run"] for policy, one in runs.items()}}.items():
+            shown = page.get(f"/runs/{run}").text
+            offers[name] = ("<button>Fork</button>" in shown, ">Replay</button>" in shown)
+            word = re.search('name="token" value="([^"]+)"', shown)
+            assert word is not None
+            answer = page.post(f"/runs/{run}/fork", data={"token": word[1], "model": "scripted:demo"})
+            assert ("cannot be forked" in answer.text) is not offers[name][0]
+    assert offers == {"session": (False, True), "standard": (True, True), "strict": (False, True)}
+
+
+POLICIES = ("standard", "strict")
+
+
 def test_a_session_whose_first_cell_is_refused_is_closed(service: Serving) -> None:
     with browser(service) as client, service.client() as admin:
         token = client.get("/playground").text.partition('name="token" value="')[2].partition('"')[0]
@@ -260,7 +283,7 @@ def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, 
     headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
     with service.client() as client:
         answer = client.post("/mcp", content=many, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request.values")
+    problem(answer, 413, "request.values")
     assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.values"]
 
 
@@ -426,7 +449,7 @@ SENT = ("content-type: application/json", "content-length: 1999")
 
 
 def error_of(answer: httpx2.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+    return answer.status_code, answer.json()["code"]
 
 
 def test_tools_and_pages_have_places_of_their_tenant_like_the_api(jar: Jar) -> None:

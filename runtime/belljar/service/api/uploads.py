@@ -135,7 +135,8 @@ async def _append(asking: Asking[Nothing, Any]) -> Answer:
     found = await _get(asking)
     if found.offset == found.length:
         assert asking.tenant is not None, "an upload has a tenant"
-        await asyncio.to_thread(uploads.finish, upload, asking.host.context_store(asking.tenant))
+        async with asking.service.finishing.place(asking.tenant):
+            await asyncio.to_thread(uploads.finish, upload, asking.host.context_store(asking.tenant))
         found = await _get(asking)
     return Answer(None, 204, _headers(found))
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import said
+from belljar.service.front.asked import Said, said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Asking, Faults, Route, own
@@ -137,15 +137,18 @@ async def _messages(asking: Asking[MessagesQuery, MessagesAsked]) -> Any:
             "the answer is a text: leave its format out, or order a run with `answer_schema` by POST /v1/runs",
             code="front.format",
         )
-    system = "\n".join(one.text for one in said("system", body.system, "blocks"))
-    conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
-    run = await begun(asking, body.model, system, conversation)
+    run = await begun(asking, body.model, lambda: _said(body))
     if body.stream:
         asking.body = msgspec.structs.replace(body, messages=[], system="")  # a stream lasts, and nobody counts it
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     usage = Tokens(result.usage.input_tokens, result.usage.output_tokens)
     return MessageOut(id=f"msg_{run}", model=body.model, content=(TextBlock("text", answer_of(result)),), usage=usage)
+
+
+def _said(body: MessagesAsked) -> tuple[str, list[Said]]:
+    system = "\n".join(one.text for one in said("system", body.system, "blocks"))
+    return system, [one for message in body.messages for one in said(message.role, message.content, "blocks")]
 
 
 async def _streamed(asking: Asking[MessagesQuery, MessagesAsked], run: str) -> AsyncGenerator[bytes, None]:

@@ -59,7 +59,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _ls(asking: Asking[ModelsQuery, None]) -> ModelList:
     query, names = asking.query, list(offered(asking.service, asking.named(None)))
-    page, more = page_of(names, str, query.after_id, query.limit)
+    page, more = page_of(names, str, query.after_id, query.limit, name="after_id")
     if _VERSION not in asking.request.headers:
         created = int(_SINCE.timestamp())
         return ModelList(

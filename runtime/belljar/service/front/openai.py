@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import said
+from belljar.service.front.asked import Said, said
 from belljar.service.front.running import answer_of, begun, finished, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import IDEMPOTENCY, TRACEPARENT, Asking, Faults, Nothing, Route, own
@@ -149,10 +149,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
             "the answer is a text: leave `response_format` out, or order a run with `answer_schema` by POST /v1/runs",
             code="front.format",
         )
-    pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
-    system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
-    conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
-    run = await begun(asking, body.model, system, conversation)
+    run = await begun(asking, body.model, lambda: _said(body))
     if body.stream:
         asking.body = msgspec.structs.replace(body, messages=[])  # what is streamed may last, and nobody counts it
         return streams.events(_streamed(asking, run))
@@ -164,6 +161,12 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
         choices=(ChatChoice(ChatReply(answer_of(result))),),
         usage=_usage(result.usage.input_tokens, result.usage.output_tokens),
     )
+
+
+def _said(body: ChatAsked) -> tuple[str, list[Said]]:
+    pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
+    system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
+    return system, [one for one in pieces if one.role not in _INSTRUCTIONS]
 
 
 def _usage(prompt: int, completion: int) -> ChatUsage:

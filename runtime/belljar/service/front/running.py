@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from belljar.engine import Result
 from belljar.errors import AccessDenied, HostFault, InvalidInput, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
-from belljar.heavy import SLICE_BYTES
+from belljar.heavy import SLICE_BYTES, off_loop
 from belljar.jobs import OrderState
 from belljar.service.front.asked import Said, asked
 from belljar.service.front.offered import no_model, offered, profile_of
@@ -22,20 +22,21 @@ from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, St
 __all__ = ["answer_of", "begun", "finished", "progress", "split", "told"]
 
 
-async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequence[Said]) -> str:
+async def begun(asking: Asking[Any, Any], model: str, read: Callable[[], tuple[str, Sequence[Said]]]) -> str:
     """Order the run that a conversation is, for the caller's own tenant; its id.
 
     Args:
         model: as the caller names it.
+        read: gives what is said to the system, and the conversation; of many pieces it takes a while.
 
     Raises:
-        InvalidInput: `front.model`, `front.question`.
+        InvalidInput: `front.model`, `front.question`; as `read`.
         Refusal, HostFault: as `Desk.submit`.
     """
     tenant = asking.named(None)
     profile = profile_of(asking.service, model, tenant)
     idem = asking.request.headers.get("idempotency-key", "")
-    order = asked(profile, system, said)
+    order = await off_loop(asking.held_bytes, lambda: asked(profile, *read()))
     try:
         made = await asking.desk.submit(order, tenant=tenant, by=asking.by, idem=idem, caller=asking.caller)
     except InvalidInput as error:

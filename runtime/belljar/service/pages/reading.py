@@ -353,9 +353,12 @@ class HostReader:
         is_live = is_live and tree.run.status is None
         whole = len(parts) == 1
         with open_contents(self._log, self._keys) as contents:
+            kept = Kept(contents)
+            # Of a session, in which several questions came, there is no one that could be asked anew.
+            is_asked = tree.run.question is not None and isinstance(tree.run.question.words(kept), str)
             page = page_of(
                 tree.run,
-                Kept(contents),
+                kept,
                 self._badge(tree.run),
                 exported_ns=time.time_ns(),
                 version=self._version,
@@ -373,7 +376,7 @@ class HostReader:
             parts=[] if whole else parts,
             is_live=is_live,
             is_over=tree.run.status is not None,
-            turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
+            turns=sum(turn.number > 0 for turn in tree.run.turns) if whole and is_asked else 0,
             model=started.root_model or "",
             can_again=tree.run.status is not None and _can_again(run, started),
             origin=origin,

@@ -21,7 +21,7 @@ import msgspec
 from belljar.audit.export.html import ASSETS, environment
 from belljar.audit.export.words import moment, money, took
 
-__all__ = ["HEADERS", "STATIC", "Static", "page", "static"]
+__all__ = ["HEADERS", "NAMES", "STATIC", "Static", "page", "static"]
 
 HEADERS: Final = {
     "content-security-policy": "; ".join(
@@ -69,15 +69,17 @@ class Static(msgspec.Struct, frozen=True):
     mark: str
 
 
+# Of all files that pages load.
+NAMES: Final = (*ASSETS, *_OWN)
+
+
 @functools.cache
-def static(name: str) -> Static | None:
-    """The file of this name; None if there is none."""
+def static(name: str) -> Static:
+    """The file of this name, one of `NAMES`."""
     if name in ASSETS:
         data = files("belljar.audit.export").joinpath("templates", name).read_bytes()
-    elif name in _OWN:
-        data = files(_PACKAGE).joinpath("static", *_OWN[name].split("/")).read_bytes()
     else:
-        return None
+        data = files(_PACKAGE).joinpath("static", *_OWN[name].split("/")).read_bytes()
     return Static(data, f"{_KINDS[name.rpartition('.')[2]]}; charset=utf-8", hashlib.sha256(data).hexdigest()[:16])
 
 
@@ -102,9 +104,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _address(name: str) -> str:
-    found = static(name)
-    assert found is not None, name
-    return f"{STATIC}/{name}?{found.mark}"
+    return f"{STATIC}/{name}?{static(name).mark}"
 
 
 def _money(nanousd: int | None) -> str:

@@ -14,7 +14,7 @@ import functools
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Any, Final, get_args
 from urllib.parse import parse_qsl, quote
 
@@ -76,6 +76,8 @@ _LOGIN_BYTES_MAX: Final = 64 << 10
 _API: Final = "/v1"
 _FORM_S: Final = 30.0
 _FIELDS_MAX: Final = 200
+_BOUND_CHARS_MAX: Final = 40
+_EXACT: Final = Context(prec=2 * _BOUND_CHARS_MAX, traps=[Inexact, InvalidOperation, Overflow])
 _RUNS: Final = 50
 _TOP: Final = 10
 _TOP_OF: Final = 100
@@ -134,7 +136,7 @@ def pages(
     return [
         Route("/", _home, methods=["GET"]),
         Route("/favicon.ico", _icon, methods=["GET"]),
-        Route(STATIC + "/{name}", _static, methods=["GET"]),
+        *(Route(f"{STATIC}/{name}", functools.partial(_static, name), methods=["GET"]) for name in rendering.NAMES),
         Route("/login", made.login, methods=["GET", "POST"]),
         post("/logout", _Pages.logout),
         get("/runs", _Pages.runs),
@@ -165,10 +167,8 @@ async def _icon(_: Request) -> Response:
     return RedirectResponse(f"{STATIC}/icon.svg", 308, HEADERS)
 
 
-async def _static(request: Request) -> Response:
-    found = rendering.static(request.path_params["name"])
-    if found is None:
-        return Response(status_code=404, headers=HEADERS)
+async def _static(name: str, request: Request) -> Response:
+    found = rendering.static(name)
     tag = f'"{found.mark}"'
     headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable", "etag": tag}
     if request.headers.get("if-none-match") == tag:
@@ -298,8 +298,6 @@ class _Pages:
             words = _words(error)
             shown = {"there": there, "why": words["why"]}
             answer = await self._shown(request, None, "login.html.j2", "login", _status(error, 401), **shown)
-            if isinstance(error, _Wrong):
-                answer.headers["connection"] = "close"  # else all that the client goes on to send would be taken in
             await self._record(request, None, answer, words["code"])
             return answer
         answer = RedirectResponse(there, 303, HEADERS)
@@ -697,11 +695,12 @@ def _bound(name: str, text: str) -> int | None:
     if text.lower() == "none":
         return None
     try:
-        amount = Decimal(text.replace(",", "").replace("_", "").removeprefix("$"))
-        whole = amount * 10**9 if name == "cost_nanousd" else amount
-        if not amount.is_finite() or whole != int(whole) or not 0 <= whole < 2**63:
+        amount = Decimal(text[:_BOUND_CHARS_MAX].replace(",", "").replace("_", "").removeprefix("$"))
+        whole = _EXACT.multiply(amount, Decimal(10**9 if name == "cost_nanousd" else 1))
+        # The bounds first: the integer that `1e9999999999` is would fill the memory.
+        if not amount.is_finite() or not 0 <= whole < 2**63 or whole != int(whole) or len(text) > _BOUND_CHARS_MAX:
             raise ValueError
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):
         raise InvalidInput(
             f"{text[:40]!a} is no limit for {name}: write a whole number, or none", code="limit.invalid"
         ) from None
