@@ -1394,6 +1394,7 @@ def test_readings_of_clocks_count_for_the_cell_that_they_name_while_that_runs(tm
             assert here.broker.cell.noted == b""
             for violation in (b"12345678", readings(-1), readings(1, 2**62)):
                 assert "which are no readings" in await violates(here, Clock(2), violation)
+            assert here.broker.cell.noted == b""  # what was none is not kept
             assert "cell 3, which has not begun" in await violates(here, Clock(3), readings(6))
             for _ in range(3):
                 await here.say(Clock(1), b"")
