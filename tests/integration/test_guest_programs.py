@@ -272,6 +272,7 @@ def test_behind_the_answer_nobody_is_told_of_names(box: Box) -> None:
 
 def test_variables_are_what_the_program_made(box: Box) -> None:
     source = "import json, math\nfrom collections import Counter\nfrom typing import List\n"
+    source += "from random import choice\nfrom time import perf_counter, time\n"
     source += "def f(): pass\nclass C: pass\nx = context[0]\nc = Counter()\nprint(SHOW_VARS())"
     assert box.cells(source)[0].stdout == "C: type\nc: Counter\nf: function\nx: str\n"
 

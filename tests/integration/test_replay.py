@@ -517,6 +517,17 @@ def test_the_time_is_that_of_the_record_also_in_a_child_and_in_what_is_left_of_i
     assert (found.outcome, found.first, found.lines) == ("equal", None, None)
 
 
+def test_what_a_tenant_had_left_is_said_again(rig: Rig) -> None:
+    async def work(host: Host) -> Result:
+        await host.quotas.set("acme", "day", calls=100, memory_mib_s=10**6)
+        return await host.execute("print({**budget()})", tenant="acme")
+
+    result = rig.did(work)
+    assert "'calls': 100," in result.stdout
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.lines) == ("equal", None)
+
+
 def test_what_a_cell_read_of_clocks_before_its_time_was_up_is_so_again(rig: Rig) -> None:
     code = "import time\nprint(time.time_ns(), flush=True)\nprint(llm_query(str(time.time_ns())))\nwhile True: pass"
     policy = load("standard")
@@ -535,10 +546,19 @@ def test_what_a_cell_read_of_clocks_before_its_time_was_up_is_so_again(rig: Rig)
 def test_where_output_is_not_kept_the_time_is_that_of_the_replay_and_said_to_differ_by_nobody(rig: Rig) -> None:
     policy = load("standard")
     policy = msgspec.structs.replace(policy, audit=msgspec.structs.replace(policy.audit, contents=("code",)))
-    result = rig.did(lambda host: host.execute(WATCH, policy=policy))
+    code = "import time\nprint(time.time_ns())"  # as long each time
+    result = rig.did(lambda host: host.execute(code, policy=policy))
     found = rig.replay(str(result.run), policy=policy)
     assert (found.outcome, found.first) == ("incomplete", None)
     assert "printed" in found.missing[0]
+
+
+def test_a_cell_that_printed_nothing_lacks_what_it_read_of_clocks_where_that_was_too_much_to_keep(rig: Rig) -> None:
+    policy = load("standard")
+    policy = msgspec.structs.replace(policy, audit=msgspec.structs.replace(policy.audit, item_bytes_max=4096))
+    result = rig.did(lambda host: host.execute("import time\nfor _ in range(1000): time.time()", policy=policy))
+    found = rig.replay(str(result.run), policy=policy)
+    assert (found.outcome, found.first, len(found.missing)) == ("incomplete", None, 1)
 
 
 def test_a_fork_has_the_time_of_the_record_up_to_its_turn_and_goes_on_from_there(rig: Rig, jar: Jar) -> None:

@@ -1394,11 +1394,26 @@ def test_readings_of_clocks_count_for_the_cell_that_they_name_while_that_runs(tm
             assert here.broker.cell.noted == b""
             for violation in (b"12345678", readings(-1), readings(1, 2**62)):
                 assert "which are no readings" in await violates(here, Clock(2), violation)
+            assert here.broker.cell.noted == b""  # what was none is not kept
             assert "cell 3, which has not begun" in await violates(here, Clock(3), readings(6))
-            for _ in range(3):
+            for _ in range(5):  # besides two that did not count, and the end of a cell
                 await here.say(Clock(1), b"")
             with pytest.raises(Refusal, match="print less"):  # what does not count is charged all the same
                 await here.say(Clock(1), b"")
+
+    drive(test())
+
+
+def test_as_many_readings_as_an_agent_sends_are_no_flood_whatever_frames_they_are_in(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 8 * 1024})) as here:
+            await here.in_cell()
+            for _ in range(NOTED_MAX):
+                await here.say(Clock(1), readings(1))
+            for _ in range(8):
+                await here.say(Clock(1), readings(1))
+            with pytest.raises(Refusal, match="print less"):  # no agent sends those
+                await here.say(Clock(1), readings(1))
 
     drive(test())
 

@@ -7,10 +7,11 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guest.agent.clock import NOTED_MAX, WALL_LEFT, Clocks
+from guest.agent.clock import LEFT, NOTED_MAX, Clocks
 
 GUEST = Path(__file__).parents[2] / "sandbox_images"
 HOUR_NS = 3_600 * 10**9
@@ -128,7 +129,41 @@ def test_behind_what_was_noted_a_clock_goes_on_from_there() -> None:
     clocks.begin(b"")  # in the next cell, too
     assert clocks.seen(0, 300) == HOUR_NS + 200
     assert clocks.seen(1, 300) == 300  # and no other clock is moved
-    assert clocks.seen(WALL_LEFT, 7) == 7
+    assert clocks.left("wall_ms", 7) == 7
+
+
+def test_no_clock_says_less_than_nothing_where_another_thread_has_used_less() -> None:
+    clocks = Clocks()
+    clocks.begin(b"")
+    clocks.seen(3, 40)
+    clocks.begin(clocks.take())
+    assert [clocks.seen(3, now) for now in (100, 10, 110)] == [40, 0, 50]
+
+
+def test_what_is_left_is_what_was_said_then_and_behind_that_what_is_said_now() -> None:
+    clocks = Clocks()
+    clocks.begin(b"")
+    assert [clocks.left(name, 5) for name in LEFT] == [5] * len(LEFT)
+    assert clocks.left("calls", None) is None
+    clocks.begin(clocks.take())
+    # A replay has no quota of a tenant, so there may be no limit.
+    assert [clocks.left(name, None) for name in LEFT] == [5] * len(LEFT)
+    assert (clocks.left("calls", None), clocks.left("wall_ms", 1000), clocks.left("calls", 9)) == (None, 1000, 9)
+
+
+def test_a_number_of_a_clock_is_asked_for_once() -> None:
+    class Turning:
+        asked = 0
+
+        def __index__(self) -> int:
+            self.asked += 1
+            return 0 if self.asked == 1 else -6
+
+    clocks = Clocks()
+    clocks.begin(b"")
+    ways: list[Callable[[Any], float]] = [clocks.clock_gettime, clocks.clock_gettime_ns]
+    assert all(way(Turning()) > 0 for way in ways)
+    assert len(clocks.take()) == 18
 
 
 def test_each_clock_has_a_row_of_its_own() -> None:

@@ -117,11 +117,13 @@ class Cell:
         self._printed[output.stream].write(data, room)
         return data[:room]
 
-    def note(self, readings: bytes) -> bool:
-        """Keep as many readings of clocks as an agent sends. Returns whether they can be ones."""
+    def note(self, readings: bytes) -> int | None:
+        """Keep as many readings of clocks as an agent sends. Returns how many bytes; None if they cannot be ones."""
         kept = readings[: _READINGS_MAX * READING_BYTES - len(self.noted)]
+        if len(kept) % READING_BYTES or not all(0 <= value < 2**62 for _, value in _READING.iter_unpack(kept)):
+            return None
         self.noted += kept
-        return not len(kept) % READING_BYTES and all(0 <= value < 2**62 for _, value in _READING.iter_unpack(kept))
+        return len(kept)
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done

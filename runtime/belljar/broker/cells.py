@@ -140,13 +140,18 @@ class Cells:
         self._flood.charge(len(body))
 
     def clock(self, clock: Clock, body: bytes) -> None:
-        """Keep what was read of clocks, as `output` does what was printed."""
+        """Keep what was read of clocks, as `output` does what was printed. What is not kept is charged like that.
+
+        What is kept is little, and an agent may send each reading in a frame of its own: that is no flood.
+        """
         if clock.cell > self.count:
             raise ProtocolViolation(f"a Clock of cell {clock.cell}, which has not begun")
         counts = self.last is not None and clock.cell == self.last.number and self.last.done is None
-        if counts and self.last is not None and not self.last.note(body):
+        kept = self.last.note(body) if counts and self.last is not None else 0
+        if kept is None:
             raise ProtocolViolation(f"a Clock of {len(body)} bytes, which are no readings")
-        self._flood.charge(len(body))
+        if not kept:
+            self._flood.charge(len(body))
 
     async def done(self, done: Done, body: bytes) -> None:
         """The cell is over. `body` is the traceback."""

@@ -45,13 +45,21 @@ from operator import index
 from time import struct_time
 from typing import Any
 
-__all__ = ["CPU_LEFT", "MEMORY_LEFT", "NOTED_MAX", "WALL_LEFT", "Clocks", "aside", "prepare"]
+__all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
 
 NOTED_MAX = 1024
-# What `budget()` says is left of time and of what grows with it. The kernel's clocks have lower numbers.
-WALL_LEFT = 128
-CPU_LEFT = 129
-MEMORY_LEFT = 130
+# What `budget()` says is left: of what passes with time, and of what a tenant's quotas leave, which a replay has not.
+# The kernel's clocks have lower numbers.
+LEFT = {
+    "wall_ms": 128,
+    "cpu_ms": 129,
+    "memory_mib_s": 130,
+    "calls": 136,
+    "input_tokens": 137,
+    "output_tokens": 138,
+    "cost_nanousd": 139,
+    "read_bytes": 140,
+}
 # And from here on, what `os.times()` gives.
 _TIMES = 131
 _READING = struct.Struct("<Bq")
@@ -97,9 +105,7 @@ class Clocks:
 
     def seen(self, which: int, now: int) -> int:
         """What the program gets to see where a clock says `now`."""
-        value = now + self._ahead.get(which, 0)
-        if self._aside:
-            return value
+__all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
         if recorded := self._recorded.get(which):
             with contextlib.suppress(IndexError):  # another thread had the last one
                 value = recorded.popleft()
@@ -109,13 +115,7 @@ class Clocks:
             self._noted.append((which, value))
         return value
 
-    def aside(self, work: Callable[..., Any], *given: Any) -> Any:
-        """Do what is not the program's own: what that reads of clocks is neither noted nor was it."""
-        self._aside += 1
-        try:
-            return work(*given)
-        finally:
-            self._aside -= 1
+__all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
 
     def in_child(self) -> None:
         self._room = 0
@@ -151,10 +151,12 @@ class Clocks:
         return self.read(time.CLOCK_THREAD_CPUTIME_ID) / 1e9
 
     def clock_gettime_ns(self, clk_id: int, /) -> int:
-        return self.read(index(clk_id)) if index(clk_id) in _KERNELS else _gettime_ns(clk_id)
+        which = index(clk_id)
+        return self.read(which) if which in _KERNELS else _gettime_ns(which)
 
     def clock_gettime(self, clk_id: int, /) -> float:
-        return self.read(index(clk_id)) / 1e9 if index(clk_id) in _KERNELS else _gettime(clk_id)
+        which = index(clk_id)
+        return self.read(which) / 1e9 if which in _KERNELS else _gettime(which)
 
     def gmtime(self, seconds: float | None = None, /) -> struct_time:
         return _gmtime(self._seconds() if seconds is None else seconds)

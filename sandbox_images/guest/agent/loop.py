@@ -215,7 +215,7 @@ class Agent:
             body_bytes_max=start["body_bytes_max"],
             flush=self._flush,
             warn=self._stderr.write,
-            **({"seen": self._clocks.seen} if self._clocks is not None else {}),
+            **({"left": self._clocks.left} if self._clocks is not None else {}),
             contexts=[info["name"] for info in start["contexts"]],
         )
         self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])

@@ -19,7 +19,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from guest.agent.answers import encoded
-from guest.agent.clock import CPU_LEFT, MEMORY_LEFT, WALL_LEFT
 from guest.agent.wire import Channel
 from guest.context.collection import reference_to
 from guest.context.paged import PagedText, plain
@@ -56,8 +55,6 @@ _NOUNS = {
 }
 _PAIR = struct.Struct("<QQ")
 _MILLION = 10**6
-# Of what `budget()` says, what passes with time, and under what it is noted.
-_PASSING = {"wall_ms": WALL_LEFT, "cpu_ms": CPU_LEFT, "memory_mib_s": MEMORY_LEFT}
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -315,11 +312,11 @@ class Queries:
         flush: Callable[[], None],
         prompt_bytes_max: int | None = None,
         warn: Callable[[str], object] = lambda _: None,
-        seen: Callable[[int, int], int] = lambda _, now: now,
+        left: Callable[[str, int | None], int | None] = lambda _, now: now,
         contexts: Sequence[str] = (),
     ) -> None:
         self._warn = warn
-        self._seen = seen
+        self._left = left
         self._contexts = contexts
         self._channel = channel
         self._batch_max = batch_max
@@ -383,11 +380,7 @@ class Queries:
         """What is left of calls, tokens, money, bytes to read, time and memory."""
         header, _ = self._channel.request("budget", {})
         raise_failure(header)
-        left = {name: value for name, value in header.items() if name not in ("op", "id")}
-        for name, which in _PASSING.items():
-            if left[name] is not None:
-                left[name] = self._seen(which, left[name])
-        return Budget(left)
+        return Budget((name, self._left(name, header[name])) for name in header if name not in ("op", "id"))
 
     @called("coverage")
     def coverage(self) -> Coverage:

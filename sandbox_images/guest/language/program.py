@@ -132,4 +132,6 @@ def is_imported(value: object) -> bool:
         return True
     if issubclass(cls, type):
         return bool(type.__dict__["__module__"].__get__(value) != "__main__")
-    return cls in (types.FunctionType, types.BuiltinFunctionType) and value.__module__ != "__main__"
+    if cls is types.MethodType:  # as those of `random`, and of a box's clocks, are
+        value = value.__func__
+    return type(value) in (types.FunctionType, types.BuiltinFunctionType) and value.__module__ != "__main__"
