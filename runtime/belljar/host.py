@@ -54,7 +54,7 @@ from belljar.lifecycle import (
     tenant_limits,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
-from belljar.models.replay import NO_CLOCKS, Clocks, ForkModel, Tape
+from belljar.models.replay import NO_CLOCKS, Clocks, ForkModel, ReplayModel, Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
@@ -599,8 +599,10 @@ class Host:
         store = self._contexts.of(tenant)
         sources = named(wish.context, wish.contexts)
         ticket = wish.ticket
-        if ticket is not None and ticket.tape is not None:
-            root, sub = _taking_over(ticket.tape, root, sub)
+        played = next((model.tape for model in (root, sub) if isinstance(model, ReplayModel)), Tape("", ()))
+        tape = ticket.tape if ticket is not None else None
+        if tape is not None:
+            root, sub = _taking_over(tape, root, sub)
         return Order(
             run=new_run_id() if ticket is None else ticket.run,
             tenant=tenant,
@@ -616,8 +618,8 @@ class Host:
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
             tools=_permitted_tools(wish.tools, terms.policy),
             fork=wish.fork,
-            seed=(ticket.seed if ticket is not None else None) or self._seed or secrets.token_hex(16),
-            clocks=ticket.tape.clocks if ticket is not None and ticket.tape is not None else self._clocks,
+            seed=(ticket.seed if ticket is not None else None) or self._seed or played.seed or secrets.token_hex(16),
+            clocks=(tape or played).clocks or self._clocks,
             by=ticket.by if ticket is not None else None,
             begun=ticket.begun if ticket is not None else None,
             ended=ticket.ended if ticket is not None else None,

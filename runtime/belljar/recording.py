@@ -95,7 +95,7 @@ class Recording:
         # By run and cell: what it read of clocks, and its last record.
         self._clocks: dict[tuple[str, int], tuple[bytes, int]] = {}
         self.actions = actions_of(self.run, self._output_digest)
-        self.tape = Tape(run, asked, self._clocks_until(self.run.last_seq))
+        self.tape = Tape(run, asked, self._clocks_until(self.run.last_seq), seed=self.started.seed)
 
     def until(self, turn: int) -> Tape:
         """What was asked before this turn of the root model, counted from 1.

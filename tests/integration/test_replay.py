@@ -422,6 +422,15 @@ def test_a_recorded_run_is_a_model_that_needs_no_key(rig: Rig) -> None:
     assert [turn.reply for turn in again.turns_log] == [turn.reply for turn in result.turns_log]
 
 
+def test_with_a_recorded_run_as_the_model_chance_and_time_are_its_own(rig: Rig) -> None:
+    """What is asked may have a date in it, or a number that was thrown."""
+    code = "import random, time\nprint(llm_query(f'{random.random()} {time.time()} {budget()}'))"
+    result = rig.did(lambda host: host.execute(code, sub_model=FakeModel(name="scripted:fake")))
+    assert result.stdout.startswith("to 0.")
+    again = rig.did(lambda host: host.execute(code, sub_model=f"replay:{result.run}"))
+    assert (again.status, again.stdout) == ("ok", result.stdout)
+
+
 def test_a_model_of_a_recorded_run_makes_up_nothing(rig: Rig) -> None:
     result = rig.run()
 

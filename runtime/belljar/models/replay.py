@@ -70,12 +70,16 @@ class Tape:
     """What was asked in one run and below it, in the order of the log. `name` is the recorded run's id.
 
     `clocks` has what cells read of clocks: by the place of their run, as `Asked.place`, and then by their numbers.
+    `seed` is that of the run's chance.
     """
 
-    def __init__(self, name: str, asked: Iterable[Asked], clocks: Clocks = NO_CLOCKS) -> None:
+    def __init__(
+        self, name: str, asked: Iterable[Asked], clocks: Clocks = NO_CLOCKS, *, seed: str | None = None
+    ) -> None:
         self.name: Final = name
         self.asked: Final = tuple(asked)
         self.clocks: Final = clocks
+        self.seed: Final = seed
 
     def and_of(self, earlier: Tape) -> Tape:
         """With what an earlier run has besides, which this one was a fork of and did not come to ask again."""
@@ -110,12 +114,12 @@ class ReplayModel:
     def __init__(self, tape: Tape, *, name: str | None = None, rates: Rates | None = FREE) -> None:
         self.name: Final = name or f"replay:{tape.name}"
         self.rates: Final = rates
-        self._tape = tape
+        self.tape: Final = tape
         self._left = _Left(one for one in tape.asked if one.purpose != "tool")
 
     def rewound(self) -> ReplayModel:
         """The same record from its beginning, independent of this one."""
-        return ReplayModel(self._tape, name=self.name, rates=self.rates)
+        return ReplayModel(self.tape, name=self.name, rates=self.rates)
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """The recorded answer.
@@ -123,7 +127,7 @@ class ReplayModel:
         Raises:
             ModelFailed: the record has none for this request, or an error, or the answer is no longer kept.
         """
-        return await _again(self._left.take(self._tape.name, request, await _digest(request)), self.name)
+        return await _again(self._left.take(self.tape.name, request, await _digest(request)), self.name)
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -105,7 +105,9 @@ class Clocks:
 
     def seen(self, which: int, now: int) -> int:
         """What the program gets to see where a clock says `now`."""
-__all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
+        value = max(0, now + self._ahead.get(which, 0))  # the processor time of another thread may be less
+        if self._aside:
+            return value
         if recorded := self._recorded.get(which):
             with contextlib.suppress(IndexError):  # another thread had the last one
                 value = recorded.popleft()
@@ -115,7 +117,23 @@ __all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
             self._noted.append((which, value))
         return value
 
-__all__ = ["LEFT", "NOTED_MAX", "Clocks", "aside", "prepare"]
+    def left(self, name: str, now: int | None) -> int | None:
+        """What `budget()` is to say is left where the host says `now`. None is without limit."""
+        which = LEFT[name]
+        if now is None and not self._recorded.get(which):
+            return None
+        value = self.seen(which, now or 0)
+        # Behind the record it is what the host says: that is what a fork may use.
+        self._ahead.pop(which, None)
+        return value
+
+    def aside(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Do what is not the program's own: what that reads of clocks is neither noted nor was it."""
+        self._aside += 1
+        try:
+            return work(*given)
+        finally:
+            self._aside -= 1
 
     def in_child(self) -> None:
         self._room = 0

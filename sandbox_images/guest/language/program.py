@@ -132,6 +132,7 @@ def is_imported(value: object) -> bool:
         return True
     if issubclass(cls, type):
         return bool(type.__dict__["__module__"].__get__(value) != "__main__")
+    function: Any = value
     if cls is types.MethodType:  # as those of `random`, and of a box's clocks, are
-        value = value.__func__
-    return type(value) in (types.FunctionType, types.BuiltinFunctionType) and value.__module__ != "__main__"
+        function = function.__func__
+    return type(function) in (types.FunctionType, types.BuiltinFunctionType) and function.__module__ != "__main__"
