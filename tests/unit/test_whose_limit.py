@@ -45,10 +45,11 @@ class Ended:
         return False
 
 
-def box(end: BoxEnd) -> Box:
+def box(end: BoxEnd, *, started: bool = True) -> Box:
     scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=POLICY, deadline=0.0, tasks=Nursery())
     states = States()
-    states.on(Event.READY)
+    if started:
+        states.on(Event.READY)
     broker = cast("Broker", types.SimpleNamespace(states=states, final=None, cell=None))
     return Box(cast("Sandbox", Ended(end)), broker, scope)
 
@@ -88,6 +89,11 @@ def test_the_end_of_a_box(name: str) -> None:
         assert verdict.limit is not None
         assert verdict.limit.observed is not None
         assert verdict.limit.observed >= 0.9 * (verdict.limit.limit or 0)
+
+
+def test_a_box_that_does_not_start_is_our_fault_unless_somebody_killed_it() -> None:
+    ends = (end(code=1), end(signal=KILL, by_other=True))
+    assert [asyncio.run(box(one, started=False)._died()).status for one in ends] == ["host_fault", "killed"]
 
 
 HALF = LIMITS.memory_bytes // 2

@@ -712,7 +712,7 @@ class Box:
         if end.lost:
             why = "the box's supervisor died, or did not report how the box ended: run it again"
             return Verdict("host_fault", ErrorInfo("BoxFault", why))
-        if not has_started:
+        if not has_started and not end.by_other:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
         # One that is slow to die of it is killed by us as well; what happened before this cell is not the cause.
         kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)
