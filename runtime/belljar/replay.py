@@ -9,10 +9,10 @@ Theory of operation::
                                     └── what was done ────────── compared with ──────────────────────┘
 
 The host of its own has its own ledger, so a replay costs nobody anything and meets the limits of a run as the recorded
-one did, but no tenant's. Its boxes hash texts as those of the recorded run did, so that sets have the same order; a run
-from boxes of another hash seed gets another host. Its models are the tape. In the real journal the replay is a run of
-the recorded run's tenant that was charged nothing: it begins before anything is read, says which run it replays, and
-ends with what came of it.
+one did, but no tenant's: what such a quota refused then, and is not refused now, ends the comparison there. Its boxes
+hash texts as those of the recorded run did, so that sets have the same order; a run from boxes of another hash seed
+gets another host. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant that
+was charged nothing: it begins before anything is read, says which run it replays, and ends with what came of it.
 
 A run with a root model is replayed by its question, with the recorded replies: the engine takes the same turns. Where
 replies were not kept, or the questions came one by one in a session, its cells are run instead, one by one.
@@ -59,6 +59,7 @@ from belljar.state import State
 __all__ = ["Refused", "Replay", "Replays", "Setting", "setting_of"]
 
 _MISSING_SHOWN_MAX: Final = 20
+_TENANTS_QUOTA: Final = "quota.tenant."
 Outcome = Literal["equal", "diverged", "incomplete"]
 # How the replay's own run ends in the log.
 _STATUS: Final[Mapping[Outcome, str]] = {"equal": "ok", "diverged": "diverged", "incomplete": "incomplete"}
@@ -455,7 +456,7 @@ def _report(recording: Recording, setting: Setting, again: Run | None, actions: 
     recorded = recording.actions
     if recording.by == "cells" and not (recording.setup is not None and recording.setup.alone):
         recorded, actions = _of_cells(recorded), _of_cells(actions)
-    found = compare(recorded, actions, recording.stops) if again is not None else Comparison(actions=0, equal_actions=0)
+    found = _compared(recording, recorded, actions) if again is not None else Comparison(actions=0, equal_actions=0)
     whole = again is not None and not recording.missing and not found.cut
     outcome: Outcome = "diverged" if found.first is not None else "equal" if whole else "incomplete"
     return Replay(
@@ -477,6 +478,34 @@ def _report(recording: Recording, setting: Setting, again: Run | None, actions: 
         cost_nanousd=again.total.cost_nanousd if again is not None else 0,
         recorded_cost_nanousd=recording.run.total.cost_nanousd,
     )
+
+
+def _compared(recording: Recording, recorded: Actions, actions: Actions) -> Comparison:
+    """Up to where a tenant's quota stood in the way that does not now; that is missing, and no divergence."""
+    stops = dict(recording.stops)
+    while True:
+        found = compare(recorded, actions, stops)
+        if found.first is None or (code := _of_tenants_quota(found.first, recording.run)) is None:
+            return found
+        place, cell = found.first.place, found.first.cell
+        stops[place] = cell
+        run = f"{recording.run.run}.{place}" if place else recording.run.run
+        recording.missing.append(
+            f"what would have come of cell {cell} of {run}: a tenant's quota ({code}) stood in its way then, and none "
+            "does in a replay"
+        )
+
+
+def _of_tenants_quota(first: Divergence, recorded: Run) -> str | None:
+    """The code of the tenant's quota that refused what is not so again, or stopped its run."""
+    if first.recorded is None:
+        return None
+    about = dict(first.recorded.about)
+    code = about.get("denied") or about.get("code")
+    if about.get("status") == "quota":
+        ends = (one.limit for one in recorded.below() if place_of(one.run, recorded.run) == first.place)
+        code = next((limit.code for limit in ends if limit is not None), None)
+    return code if code is not None and code.startswith(_TENANTS_QUOTA) else None
 
 
 def _of_cells(actions: Actions) -> Actions:

@@ -537,6 +537,32 @@ def test_what_a_tenant_had_left_is_said_again(rig: Rig) -> None:
     assert (found.outcome, found.lines) == ("equal", None)
 
 
+@pytest.mark.parametrize(
+    ("quota", "code"),
+    [("calls", "quota.tenant.calls"), ("read_bytes", "quota.tenant.read"), ("wall_ms", "quota.tenant.wall")],
+)
+def test_what_a_tenants_quota_refused_or_stopped_is_missing_in_a_replay_and_no_divergence(
+    rig: Rig, quota: Any, code: str
+) -> None:
+    limits: dict[str, Any] = {quota: {"calls": 1, "read_bytes": 100, "wall_ms": 2500}[quota]}
+
+    async def work(host: Host) -> Result:
+        await host.quotas.set("acme", "day", **limits)
+        model, context = FakeModel(name="scripted:fake"), await host.add_context(CONTEXT, tenant="acme/research")
+        how: dict[str, Any] = {"context": context, "sub_model": model, "tenant": "acme/research", "language": "python"}
+        async with host.session(**how) as session:
+            await session.execute("print(llm_query('one'))")
+            await session.execute("import time\ntime.sleep(4)\nprint(llm_query('two'), context[:500])")
+        assert session.result is not None
+        return session.result
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first) == ("incomplete", None)
+    assert found.actions == found.equal_actions > 0
+    assert f"({code})" in found.missing[-1]
+
+
 def test_what_a_cell_read_of_clocks_before_its_time_was_up_is_so_again(rig: Rig) -> None:
     code = "import time\nprint(time.time_ns(), flush=True)\nprint(llm_query(str(time.time_ns())))\nwhile True: pass"
     policy = load("standard")
