@@ -252,7 +252,7 @@ class Recording:
             if cell.output is None or cell.output.size_bytes or cell.output.content in LEFT_OUT:
                 self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
             return None
-        if said.clock:
+        if isinstance(said.clock, str):
             over = cell.ended_seq or max(step.seq for step in cell.steps)
             with contextlib.suppress(ValueError):  # as another version may write it
                 self._clocks[cell.code.run, cell.number] = b64decode(said.clock, validate=True), over

@@ -110,16 +110,20 @@ def test_what_was_said_is_kept_and_nothing_of_it_is_seen(jar: Jar) -> None:
         assert text.encode() not in found, text
 
 
+def printed(contents: Contents, run: str, name: str | None) -> tuple[str, str, str]:
+    said = contents.output(run, name)
+    return said.stdout, said.stderr, said.traceback
+
+
 def shown(contents: Contents, run: str, event: Any) -> Any:
     """What a record's content is, as the test compares it."""
     match event:
         case QueryRequested():
             return contents.prompt(run, event.content)
         case CellFinished():
-            return msgspec.structs.astuple(contents.output(run, event.content))
+            return printed(contents, run, event.content)
         case AnswerGiven():
-            output = msgspec.structs.astuple(contents.output(run, event.output))
-            return contents.text(run, event.content), output
+            return contents.text(run, event.content), printed(contents, run, event.output)
         case CellStarted() | ContextRead() | QueryCompleted():
             return contents.text(run, event.content)
         case _:

@@ -216,7 +216,7 @@ class Printed(msgspec.Struct, frozen=True):
     stdout: str
     stderr: str
     traceback: str
-    clock: str = ""
+    clock: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Kept:

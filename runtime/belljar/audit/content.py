@@ -165,13 +165,13 @@ class Prompt(msgspec.Struct, frozen=True):
 class Output(msgspec.Struct, frozen=True):
     """What a cell printed, as far as its policy kept that, and how it failed.
 
-    `clock` is what it read of clocks: in base64, readings one after another as `protocol.Clock` has them.
+    `clock` is what it read of clocks, if it did: in base64, readings one after another as `protocol.Clock` has them.
     """
 
     stdout: str
     stderr: str
     traceback: str = ""
-    clock: str = ""
+    clock: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def prompt_content(system: Said, messages: Sequence[tuple[Literal["user", "assistant"], Said]]) -> bytes:
