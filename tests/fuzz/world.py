@@ -260,6 +260,7 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "more": False,
         "stays": False,
         "seed": "",
+        "clock": True,
         "tools": [{"name": "fetch", "arguments": ["key"], "doc": "fetch(key: str)"}],
         "contexts": contexts,
         "documents": [{"bytes": len(text.encode()), "chars": len(text), "spans": None} for text in documents],
