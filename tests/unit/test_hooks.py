@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -32,7 +33,7 @@ from belljar.keys import Keys
 from belljar.ledger import LIMITED, Amounts, Limits, Quota, Remaining
 from tests.certificates import certified
 from tests.journals import OwnLog, meddle
-from tests.waiting import PATIENCE_S, in_time
+from tests.waiting import PATIENCE_S, in_time, until
 
 ACME = Tenant("acme")
 NOW = 1_800_000_000
@@ -172,6 +173,8 @@ def test_a_hook_is_told_signed_and_once(tmp_path: Path, endpoint: Endpoint) -> N
             ]
 
     asyncio.run(go())
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith("belljar-hook-names")]
+    until(lambda: not any(thread.is_alive() for thread in ours), what="no thread of it is left")
 
 
 @on_each_store
@@ -649,14 +652,14 @@ def test_of_an_answer_the_status_is_read_and_little_else(answer: bytes, status: 
 
 def test_names_that_nobody_resolves_keep_no_thread_from_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever chose the name may run its server. The threads that everybody shares waited for it."""
-    over = threading.Event()
+    over, names = threading.Event(), ThreadPoolExecutor(32)
 
     def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
         over.wait(PATIENCE_S)
         raise socket.gaierror
 
     async def tell() -> None:
-        telling = [send("https://hook.example/", {}, b"", private=False) for _ in range(40)]
+        telling = [send("https://hook.example/", {}, b"", private=False, names=names) for _ in range(40)]
         found = await asyncio.gather(*telling, return_exceptions=True)
         assert {type(one) for one in found} == {NotSent}
         done, _ = await asyncio.wait([asyncio.create_task(asyncio.to_thread(lambda: None))], timeout=20)

@@ -26,6 +26,7 @@ import random
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from belljar.errors import BelljarError, HostFault
@@ -59,6 +60,10 @@ _FIRST: Final = (
     f"SELECT {_ROW} FROM deliveries WHERE hook = ? AND done_at = 0 AND next_at <= ? ORDER BY next_at, id LIMIT 1"  # noqa: S608
 )
 _OLD: Final = "SELECT id FROM deliveries WHERE done_at > 0 AND done_at < ? LIMIT ?"
+
+
+# Several times as many as are told at a time: the system may go on looking for a name after we gave it up.
+_NAMES_MAX: Final = 32
 
 
 def wait_s(attempts: int, chance: float) -> int:
@@ -98,6 +103,7 @@ class Deliveries:
         self._whose: dict[str, str] = {}
         self._turns: dict[str, int] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._names = ThreadPoolExecutor(_NAMES_MAX, thread_name_prefix="belljar-hook-names")
 
     async def __aenter__(self) -> Deliveries:
         self._loop = asyncio.create_task(self._deliver())
@@ -109,6 +115,7 @@ class Deliveries:
             await stopped(self._loop)
         for task in [*self._under_way.values()]:
             await stopped(task)
+        self._names.shutdown(wait=False, cancel_futures=True)
 
     def wake(self) -> None:
         """Something is due now."""
@@ -194,7 +201,9 @@ class Deliveries:
     async def _sent(self, hook: HookRow, row: DeliveryRow) -> int:
         try:
             headers = signed(self._hooks.unwrapped(hook), row.id, int(self._hooks.clock()), row.body)
-            return await send(hook.url, headers, row.body, private=self._hooks.private, tls=self._tls)
+            return await send(
+                hook.url, headers, row.body, private=self._hooks.private, tls=self._tls, names=self._names
+            )
         except (NotSent, HostFault) as error:
             _log.info("belljar: hook %s was not told (%s)", hook.id, error)
             return 0

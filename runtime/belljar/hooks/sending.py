@@ -5,7 +5,7 @@ addresses: a name that is resolved a second time could lead elsewhere. A name wi
 (private, loopback, link-local, the cloud's metadata, or one in which such a one is embedded) is refused as a whole.
 
 Whoever chose the name may also run the server that knows its address, and that may never answer. So names are resolved
-in threads of their own (`_RESOLVING`): those of everybody's other work would soon all wait for such names.
+in threads of their own (`names`): those of everybody's other work would soon all wait for such names.
 
 Nothing is followed: no redirect, no proxy of the environment. Of the answer only the status is read, by a few lines of
 our own: a client for everything takes in whatever a server sends before that, and keeps the event loop busy with it.
@@ -23,7 +23,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,8 +36,6 @@ _LINE_BYTES_MAX: Final = 8 * 1024
 _INTERIM_MAX: Final = 8
 _LINES_MAX: Final = 100
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
-# Several times as many as are told at a time: the system may go on looking for a name after we gave it up.
-_RESOLVING: Final = ThreadPoolExecutor(32, thread_name_prefix="belljar hook names")
 # Public as they look, these lead to an IPv4 address that may be anything: NAT64, 6to4, Teredo.
 _EMBEDDING: Final = tuple(
     ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
@@ -72,13 +70,20 @@ def is_public(address: str) -> bool:
 
 
 async def send(
-    url: str, headers: Mapping[str, str], body: bytes, *, private: bool, tls: ssl.SSLContext | None = None
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    private: bool,
+    tls: ssl.SSLContext | None = None,
+    names: Executor | None = None,
 ) -> int:
     """Send it, and give the status of the answer.
 
     Args:
         private: whether it may go to an address that is not public.
         tls: whom to believe; the machine's own authorities when None.
+        names: who looks for the addresses of names; the event loop's threads when None.
 
     Raises:
         NotSent: nobody knows whether it arrived.
@@ -98,7 +103,7 @@ async def send(
     lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items()), "", ""]
     try:
         async with asyncio.timeout(SEND_S):
-            address = await _resolved(host, port, private=private)
+            address = await _resolved(host, port, names, private=private)
             if is_secure and tls is None:
                 tls = await asyncio.to_thread(_authorities)
             reader, writer = await asyncio.open_connection(
@@ -138,9 +143,9 @@ async def _status(reader: asyncio.StreamReader) -> int:
     raise ValueError("no answer comes")
 
 
-async def _resolved(host: str, port: int, *, private: bool) -> str:
+async def _resolved(host: str, port: int, names: Executor | None, *, private: bool) -> str:
     look = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, look)
+    found = await asyncio.get_running_loop().run_in_executor(names, look)
     addresses = [str(place[0]) for *_, place in found[:_ADDRESSES_MAX]]
     if not addresses:
         raise NotSent("its name has no address")
