@@ -132,12 +132,17 @@ class Cells:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
         # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
         # Once a cell is over, its output no longer changes.
-        if self.last is not None and output.cell == self.last.number and self.last.done is None:
-            first = self.last.write(output, body)
+        if (cell := self._counting(output.cell)) is not None:
+            first = cell.write(output, body)
             await self._canaries.look_at_output(output.stream, body, output.cell)
             if first and self.printed is not None:
                 self.printed(output.cell, output.stream, first)
         self._flood.charge(len(body))
+
+    def _counting(self, number: int) -> Cell | None:
+        """The cell of this number, if what is said for it still counts: it began last, and is not over."""
+        last = self.last
+        return last if last is not None and number == last.number and last.done is None else None
 
     def clock(self, clock: Clock, body: bytes) -> None:
         """Keep what was read of clocks, as `output` does what was printed. What is not kept is charged like that.
@@ -146,8 +151,8 @@ class Cells:
         """
         if clock.cell > self.count:
             raise ProtocolViolation(f"a Clock of cell {clock.cell}, which has not begun")
-        counts = self.last is not None and clock.cell == self.last.number and self.last.done is None
-        kept = self.last.note(body) if counts and self.last is not None else 0
+        cell = self._counting(clock.cell)
+        kept = cell.note(body) if cell is not None else 0
         if kept is None:
             raise ProtocolViolation(f"a Clock of {len(body)} bytes, which are no readings")
         if not kept:

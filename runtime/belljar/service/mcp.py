@@ -76,7 +76,6 @@ _INSTRUCTIONS: Final = (
 )
 # What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
 _OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
-# Of a request that is refused before anybody looks for a tool in it.
 # What a client asks besides calling a tool, by which it is named in the log.
 _REQUESTS: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
 # In the scope of a request whose record is written where it is answered.

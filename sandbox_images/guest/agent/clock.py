@@ -94,9 +94,8 @@ class Clocks:
     def take(self) -> bytes:
         """What was noted since this was called before."""
         taken = []
-        with contextlib.suppress(IndexError):
-            while self._noted:
-                taken.append(_READING.pack(*self._noted.popleft()))
+        while self._noted:
+            taken.append(_READING.pack(*self._noted.popleft()))
         return b"".join(taken)
 
     def read(self, which: int) -> int:
@@ -208,21 +207,20 @@ _REPLACED = [name for name in vars(Clocks) if not name.startswith("_") and hasat
 @functools.cache
 def prepare() -> Clocks:
     """Have this process read its clocks by way of the one object that this gives. Nothing is noted yet."""
-    clocks = _CLOCKS
     for name in _REPLACED:
-        setattr(time, name, getattr(clocks, name))
-    os.times = posix.times = clocks.times
+        setattr(time, name, getattr(_CLOCKS, name))
+    os.times = posix.times = _CLOCKS.times
     sys.modules["_uuid"] = None  # type: ignore[assignment]
     if "uuid" in sys.modules:
         sys.modules["uuid"]._generate_time_safe = None  # type: ignore[attr-defined]
     # Without the module in Python around it, which takes 2 ms to load.
     datetime = importlib.import_module("_datetime").datetime
     methods = gc.get_referents(datetime.__dict__)[0]
-    methods["now"] = classmethod(_now(clocks, methods["fromtimestamp"]))
-    methods["utcnow"] = classmethod(_utcnow(clocks, methods["utcfromtimestamp"]))
+    methods["now"] = classmethod(_now(_CLOCKS, methods["fromtimestamp"]))
+    methods["utcnow"] = classmethod(_utcnow(_CLOCKS, methods["utcfromtimestamp"]))
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime))
-    os.register_at_fork(after_in_child=clocks.in_child)
-    return clocks
+    os.register_at_fork(after_in_child=_CLOCKS.in_child)
+    return _CLOCKS
 
 
 # Both are given the method of `datetime` itself, whatever a class below it has of this name.
@@ -231,7 +229,7 @@ def prepare() -> Clocks:
 def _now(clocks: Clocks, from_timestamp: Any) -> Callable[..., Any]:
     def now(cls: type, tz: Any = None) -> Any:
         """Returns new datetime object representing current time local to tz."""
-        return from_timestamp.__get__(None, cls)(_seconds(clocks), tz)
+        return from_timestamp.__get__(None, cls)(_to_the_microsecond(clocks), tz)
 
     return now
 
@@ -239,11 +237,11 @@ def _now(clocks: Clocks, from_timestamp: Any) -> Callable[..., Any]:
 def _utcnow(clocks: Clocks, from_timestamp: Any) -> Callable[..., Any]:
     def utcnow(cls: type) -> Any:
         """Return a new datetime representing UTC day and time."""
-        return from_timestamp.__get__(None, cls)(_seconds(clocks))
+        return from_timestamp.__get__(None, cls)(_to_the_microsecond(clocks))
 
     return utcnow
 
 
-def _seconds(clocks: Clocks) -> float:
+def _to_the_microsecond(clocks: Clocks) -> float:
     """What is less than a microsecond is cut off here, as `now` does; `fromtimestamp` would round it."""
     return clocks.time_ns() // _MICROSECOND_NS / 1e6
