@@ -7,21 +7,35 @@ their end whatever failed. So whoever starts a task says what its failure means 
 never sees one: the run ends in its ordinary way, by the first cause, with everything settled, and raises that error
 itself, not a group of errors. A child's nursery is inside a task of its parent's, so a tree of runs ends from its
 leaves.
+
+And a fork waits for threads that are at their end. Joining one waits for its Python part only; behind that it still
+gives back what libraries have for it, under their locks. A child that is born in such a moment has a lock that nobody
+will ever open: OpenSSL's, say, which the child's first own thread would wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple
+from typing import Any, Final, ParamSpec, Self, TypeVar, TypeVarTuple
 
 __all__ = ["Nursery", "Workers", "stopped", "to_the_end"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+# How long a fork waits for threads that Python no longer has; most are gone after 0.1 ms.
+_ENDING_S: Final = 0.25
+_LOOK_S: Final = 0.0002
+# Those that were still there: libraries have threads of their own, for which no fork waits twice.
+_of_libraries: set[int] = set()
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
@@ -126,3 +140,22 @@ class Workers(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._over = True
         super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _no_thread_is_ending() -> None:
+    """Wait until each thread of the process is one of Python's, or of a library's."""
+    until = time.monotonic() + _ENDING_S
+    with contextlib.suppress(OSError):  # without /proc nobody can tell
+        while others := _others():
+            if time.monotonic() > until:
+                _of_libraries.update(others)
+                return
+            time.sleep(_LOOK_S)
+
+
+def _others() -> set[int]:
+    ours = {thread.native_id for thread in threading.enumerate()}
+    return {int(thread) for thread in os.listdir("/proc/self/task")} - ours - _of_libraries
+
+
+os.register_at_fork(before=_no_thread_is_ending)

@@ -56,7 +56,7 @@ def ended(running: Running) -> Outcome:
         running.process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         os.killpg(running.process.pid, signal.SIGKILL)
-        pytest.fail("it hangs")
+        pytest.fail(f"it hangs, and had said: {running.wait()}")
     return running.wait()
 
 
@@ -332,6 +332,48 @@ print(os.waitpid(child, 0)[1])
 """
     outcome = done(jar, code)
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "300000\n300000\n0\n", "")
+
+
+# What a library does at the end of a thread, behind its Python part: `usleep`, with the value as its argument.
+AT_ITS_END = """\
+import ctypes, belljar.tasks
+libc, key = ctypes.CDLL(None), ctypes.c_uint()
+libc.pthread_key_create(ctypes.byref(key), libc.usleep)
+thread = threading.Thread(target=lambda: libc.pthread_setspecific(key, ctypes.c_void_p(50_000)))
+thread.start()
+thread.join()
+child = os.fork()
+if child == 0: os._exit(0)
+print(os.path.exists(f"/proc/self/task/{thread.native_id}"), os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_fork_waits_for_threads_that_are_at_their_end(jar: Jar) -> None:
+    outcome = done(jar, AT_ITS_END)
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "False 0\n", "")
+
+
+OF_A_LIBRARY = """\
+import ctypes, belljar.tasks
+libc = ctypes.CDLL(None)
+libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.sleep, ctypes.c_void_p(600))
+sleep, waits = time.sleep, 0
+def count(seconds):
+    global waits
+    waits += 1
+    sleep(seconds)
+time.sleep = count
+for _ in range(2):
+    waits = 0
+    child = os.fork()
+    if child == 0: os._exit(0)
+    print(waits > 0, os.waitpid(child, 0)[1])
+"""
+
+
+def test_for_a_library_s_own_thread_only_the_first_fork_waits(jar: Jar) -> None:
+    outcome = done(jar, OF_A_LIBRARY)
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "True 0\nFalse 0\n", "")
 
 
 # ------------------------------------------------------------------------------------------------------------- Ctrl-C
