@@ -35,7 +35,7 @@ Ts = TypeVarTuple("Ts")
 _ENDING_S: Final = 0.25
 _LOOK_S: Final = 0.0002
 # Those that were still there: libraries have threads of their own, for which no fork waits twice.
-_of_libraries: set[int] = set()
+_known: set[int] = set()
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
@@ -148,14 +148,20 @@ def _no_thread_is_ending() -> None:
     with contextlib.suppress(OSError):  # without /proc nobody can tell
         while others := _others():
             if time.monotonic() > until:
-                _of_libraries.update(others)
+                _known.update(others)
                 return
             time.sleep(_LOOK_S)
 
 
 def _others() -> set[int]:
     ours = {thread.native_id for thread in threading.enumerate()}
-    return {int(thread) for thread in os.listdir("/proc/self/task")} - ours - _of_libraries
+    return {int(thread) for thread in os.listdir("/proc/self/task")} - ours - _known
 
 
-os.register_at_fork(before=_no_thread_is_ending)
+def _alone() -> None:
+    """In a forked child, whose one thread Python still knows by the number that it had in its parent."""
+    _known.clear()
+    _known.add(threading.get_native_id())
+
+
+os.register_at_fork(before=_no_thread_is_ending, after_in_child=_alone)
