@@ -656,6 +656,21 @@ def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_other
     assert forked.cost_nanousd == sum(costs)
 
 
+def test_of_a_replay_and_of_a_fork_everything_says_which_run_it_is_one_of(rig: Rig, jar: Jar) -> None:
+    result = rig.run()
+    script = rig.state.root.parent / "later.toml"
+    script.write_text(LATER)
+    at = ("--state", str(rig.state.root))
+    replay, fork = rig.replay(str(result.run)).replay, str(rig.fork(str(result.run), 3, f"scripted:{script}").run)
+    for run, origin in ((replay, f"replay of {result.run}"), (fork, f"fork of {result.run} from turn 3 on")):
+        assert f"\n  {origin}\n" in jar("audit", "show", run, *at).stdout
+        for form in ("html", "atif", "rlm", "otel"):
+            assert origin in jar("audit", "export", run, "--format", form, *at).stdout, form
+    assert f"  replay of {result.run}\n" in jar("audit", "ls", *at).stdout
+    refused = jar("audit", "diff", str(result.run), replay, *at)
+    assert (refused.code, f"{replay} is a replay" in refused.stderr) == (2, True)
+
+
 def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:
     result = rig.run()
 

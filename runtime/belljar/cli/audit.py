@@ -151,7 +151,7 @@ def ls(
     for run in found:
         started = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
         line = f"{run.run}  {started}  {run.status or UNFINISHED:<10}  {run.records:>7} records  {run.tenant}"
-        say(printable(line, but=""))
+        say(printable(line if run.replays is None else f"{line}  replay of {run.replays}", but=""))
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:
@@ -306,6 +306,9 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     mine, theirs = trajectory(records_below(log, left)), trajectory(records_below(log, right))
     assert mine is not None
     assert theirs is not None
+    for run in (mine, theirs):
+        if run.replays is not None:
+            raise InvalidInput(f"{run.run} is a replay: replay {run.replays}, as it did", code="replay.replay")
     with open_kept(log, Keys.at(os.environ)) as contents:
         found = list(differences(mine, theirs, contents=contents))
         by_length = max(known_by_length(run, contents) for run in (mine, theirs))
