@@ -325,6 +325,20 @@ def test_a_policy_of_ones_own_is_known_from_the_record(rig: Rig) -> None:
     assert (other.policy, other.policy_changed) == ("dev", True)
 
 
+def test_a_policy_whose_canaries_nobody_kept_has_to_be_named(rig: Rig) -> None:
+    """Without them nothing is watched for: a replay would differ, and a fork go unguarded."""
+    policy = recursing()
+    watchful = msgspec.structs.replace(
+        policy, name="watchful", models=msgspec.structs.replace(policy.models, canaries=("as green as grass",))
+    )
+    result = rig.did(lambda host: host.execute("print('as ' + 'green as grass')", policy=watchful))
+    with pytest.raises(InvalidInput) as caught:
+        rig.replay(str(result.run))
+    assert caught.value.code == "replay.policy"
+    found = rig.replay(str(result.run), policy=watchful)
+    assert (found.outcome, found.policy_changed) == ("equal", False)
+
+
 def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_cost(rig: Rig) -> None:
     result = rig.run()
     policy = recursing()

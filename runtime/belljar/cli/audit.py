@@ -51,6 +51,7 @@ __all__ = ["audit"]
 _RANGES_SHOWN = 20
 _COLUMNS = 120
 _POLL_S = 0.2
+_OF_REPLAYS = ("diverged", "incomplete")
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
@@ -87,7 +88,7 @@ class _Status(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from belljar.engine import Status  # the engine, which no other command here needs
 
-        known = (*get_args(Status), "abandoned", UNFINISHED)
+        known = (*get_args(Status), *_OF_REPLAYS, "abandoned", UNFINISHED)
         if value not in known:
             self.fail(f"{value!r} is not how a run ends; use one of {', '.join(known)}", param, ctx)
         return str(value)
