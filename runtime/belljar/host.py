@@ -269,7 +269,7 @@ class Host:
                 witness=None if self._witness is None else Witness(self._witness, self.state.witness),
             )
             stack.push_async_callback(checkpoints.aclose)
-            stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
+            stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch()))
             self._checkpoints = checkpoints
             self._shared = Shared(
                 audit,

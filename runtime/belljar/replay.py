@@ -42,6 +42,7 @@ from belljar.audit.export.words import printed
 from belljar.audit.printed import comparable, digest
 from belljar.audit.replay import Action, Actions, Comparison, Divergence, Setup, actions_of, compare, place_of
 from belljar.audit.trajectory import Run, trajectory
+from belljar.broker.keeping import SECRET_MARK
 from belljar.engine import Result
 from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied, Refusal
 from belljar.host import Host, Ticket
@@ -320,11 +321,12 @@ def setting_of(recording: Recording, wish: str | Path | Policy | None = None, ba
 
 
 def _recorded_policy(recording: Recording) -> Policy | None:
-    """None where it was not kept, or an older Belljar knew other keys."""
+    """None where it was not kept, or not all of it, since no canary ever is; or an older Belljar knew other keys."""
     if recording.setup is None:
         return None
     with contextlib.suppress(InvalidPolicy):
-        return parse(recording.setup.policy, source=f"the policy of {recording.run.run}", base=load)
+        found = parse(recording.setup.policy, source=f"the policy of {recording.run.run}", base=load)
+        return None if SECRET_MARK.decode() in found.models.canaries else found
     return None
 
 

@@ -102,6 +102,7 @@ def event_of(line: str) -> str:
         (["--min-cost", "0.0000007"], "a b"),
         (["--min-cost", "0.000000601"], "a b"),
         (["--min-cost", "0.0000011"], "a"),
+        (["--status", "diverged"], ""),
         (["--refused"], "a c"),
         (["--limit", "2"], "b c"),
         (["--tenant", "acme", "--limit", "1"], "c"),

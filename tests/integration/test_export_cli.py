@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +21,7 @@ from click.testing import CliRunner, Result
 from belljar.cli.audit import audit
 from belljar.errors import InvalidInput
 from belljar.identity import RunId
-from tests.integration.support import Jar
+from tests.integration.support import BELLJAR, Jar
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
@@ -105,6 +109,25 @@ def test_what_was_said_in_a_real_run_is_in_its_exports_and_not_in_its_spans(jar:
     assert line["code_blocks"][0]["result"]["stdout"] == "It is written: Paris 5\n"
     assert '"event":"log.read"' not in jar("audit", "export", "last", "--format", "jsonl").stdout
     assert "audit export" in jar("audit", "show", "host.reads", "--records").stdout
+
+
+def test_no_text_of_a_run_steers_the_terminal_that_an_export_goes_to(jar: Jar) -> None:
+    jar.exec("print('\\x1b[31m' + '\\u202e' + 'red')")
+    for form in ("jsonl", "atif", "rlm", "otel", "html"):
+        content = ["--content"] if form in ("jsonl", "otel") else []
+        words = [BELLJAR, "audit", "export", "last", "--format", form, *content, "--state", str(jar.state.root)]
+        master, slave = pty.openpty()
+        with subprocess.Popen(words, stdout=slave, stdin=subprocess.DEVNULL, env=jar.environ()) as process:
+            os.close(slave)
+            seen = bytearray()
+            with contextlib.suppress(OSError):  # how a terminal says that its last writer has gone
+                while more := os.read(master, 65536):
+                    seen.extend(more)
+        os.close(master)
+        assert process.returncode == 0
+        shown = seen.decode()
+        assert "red" in shown, form
+        assert not {"\x1b", "\u202e"} & set(shown), form
 
 
 def test_a_run_that_is_not_there_and_a_place_that_cannot_be_written_are_refused(state: Path) -> None:

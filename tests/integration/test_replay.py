@@ -325,6 +325,20 @@ def test_a_policy_of_ones_own_is_known_from_the_record(rig: Rig) -> None:
     assert (other.policy, other.policy_changed) == ("dev", True)
 
 
+def test_a_policy_whose_canaries_nobody_kept_has_to_be_named(rig: Rig) -> None:
+    """Without them nothing is watched for: a replay would differ, and a fork go unguarded."""
+    policy = recursing()
+    watchful = msgspec.structs.replace(
+        policy, name="watchful", models=msgspec.structs.replace(policy.models, canaries=("as green as grass",))
+    )
+    result = rig.did(lambda host: host.execute("print('as ' + 'green as grass')", policy=watchful))
+    with pytest.raises(InvalidInput) as caught:
+        rig.replay(str(result.run))
+    assert caught.value.code == "replay.policy"
+    found = rig.replay(str(result.run), policy=watchful)
+    assert (found.outcome, found.policy_changed) == ("equal", False)
+
+
 def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_cost(rig: Rig) -> None:
     result = rig.run()
     policy = recursing()
@@ -654,6 +668,21 @@ def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_other
     assert len(costs) == 7
     assert [cost > 0 for cost in costs].count(True) == 2
     assert forked.cost_nanousd == sum(costs)
+
+
+def test_of_a_replay_and_of_a_fork_everything_says_which_run_it_is_one_of(rig: Rig, jar: Jar) -> None:
+    result = rig.run()
+    script = rig.state.root.parent / "later.toml"
+    script.write_text(LATER)
+    at = ("--state", str(rig.state.root))
+    replay, fork = rig.replay(str(result.run)).replay, str(rig.fork(str(result.run), 3, f"scripted:{script}").run)
+    for run, origin in ((replay, f"replay of {result.run}"), (fork, f"fork of {result.run} from turn 3 on")):
+        assert f"\n  {origin}\n" in jar("audit", "show", run, *at).stdout
+        for form in ("html", "atif", "rlm", "otel"):
+            assert origin in jar("audit", "export", run, "--format", form, *at).stdout, form
+    assert f"  replay of {result.run}\n" in jar("audit", "ls", *at).stdout
+    refused = jar("audit", "diff", str(result.run), replay, *at)
+    assert (refused.code, f"{replay} is a replay" in refused.stderr) == (2, True)
 
 
 def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:

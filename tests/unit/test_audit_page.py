@@ -42,11 +42,12 @@ its file then does not shrink, but grows no more for long.
 
 ## Checkpoints and receipts
 
-Over the records, byte by byte as they were written, stands a Merkle tree (RFC 9162). At each run's end, and while runs
-go on after every 1000 records or 10 seconds, the host signs its root with Ed25519: a checkpoint in the form of C2SP's
-`tlog-checkpoint`, in the table `checkpoints`. Its first line names the log, by its first record. The result of a run
-has a *receipt*: its last record, a checkpoint, and the proof that this record is under it. As each record vouches for
-all before it, a log that agrees with a receipt still has all of that run.
+Over the records, byte by byte as they were written, stands a Merkle tree (RFC 9162). At each run's end, and while a
+host is up after every 1000 records or 10 seconds, it signs the root with Ed25519; so does a command that has erased
+something. That is a checkpoint in the form of C2SP's `tlog-checkpoint`, in the table `checkpoints`. Its first line
+names the log, by its first record. The result of a run has a *receipt*: its last record, a checkpoint, and the proof
+that this record is under it. As each record vouches for all before it, a log that agrees with a receipt still has all
+of that run.
 
 The signing key is in the keys folder (`$BELLJAR_KEYS`, else `belljar/keys` in the XDG config folder), with what was
 signed last of each log. Copy the folder when you copy the log; hosts that share a journal need the same keys.

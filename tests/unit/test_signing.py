@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ import pytest
 
 from belljar.audit import Checkpoints, Receipt, records, verify
 from belljar.audit.checkpoint import Note, Signer
-from belljar.audit.events import KeyChanged
+from belljar.audit.events import KeyChanged, LogRead
 from belljar.audit.merkle import Tree, is_included, leaf_hash
 from belljar.audit.signing import HostKeys, NotSigned, Signed, place_of
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
@@ -27,6 +28,7 @@ from belljar.keys import Keys
 from tests import journals, second_verifier
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
+from tests.waiting import PATIENCE_S
 
 _T = TypeVar("_T")
 # The package has a function of this name.
@@ -90,6 +92,25 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "state")
+
+
+def test_what_is_written_while_no_run_goes_on_is_signed_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "_LOOK_S", 0.01)
+    monkeypatch.setattr(MODULE, "_EVERY_S", 0.0)
+
+    async def work(log: OwnLog, checkpoints: Checkpoints) -> int:
+        watching = asyncio.create_task(checkpoints.watch())
+        await asyncio.sleep(0)  # what it counts begins here
+        await log.journal.submit(log.host_entry(LogRead(by="user:somebody", command="audit show", of=[])))
+        signed, until = None, time.monotonic() + PATIENCE_S
+        while signed is None and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+            signed = await checkpoints.last()
+        watching.cancel()
+        await asyncio.wait([watching])
+        return 0 if signed is None else signed.size
+
+    assert bench.do(work) == 1
 
 
 def test_a_receipt_proves_the_last_record_of_its_run(bench: Bench) -> None:

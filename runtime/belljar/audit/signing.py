@@ -1,6 +1,7 @@
 """Who signs a log, and what never is signed.
 
-**When.** At the end of each run, and while runs go on every `_EVERY_RECORDS` records or `_EVERY_S` seconds. An append
+**When.** At the end of each run, while a host is up every `_EVERY_RECORDS` records or `_EVERY_S` seconds, and when a
+command has erased something. An append
 costs nothing for that: the leaves are computed when a checkpoint is made, of the records since the one before. Runs
 that end together share a checkpoint.
 
@@ -34,7 +35,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -355,13 +356,13 @@ class Checkpoints:
         """
         return await self._make()
 
-    async def watch(self, is_busy: Callable[[], bool]) -> NoReturn:
-        """Sign again and again while runs go on, until it is cancelled."""
+    async def watch(self) -> NoReturn:
+        """Sign again and again while more is written here, by runs or by nobody's run, until it is cancelled."""
         written, since = self._audit.written, time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
             more, waited = self._audit.written - written, time.monotonic() - since
-            if not is_busy() or not more or (more < _EVERY_RECORDS and waited < _EVERY_S):
+            if not more or (more < _EVERY_RECORDS and waited < _EVERY_S):
                 continue
             written, since = self._audit.written, time.monotonic()
             try:

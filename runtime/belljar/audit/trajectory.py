@@ -383,6 +383,7 @@ class Run(msgspec.Struct, kw_only=True):
         depth: how many runs of the tree are above it.
         status: None while it is under way; `abandoned` if its host died.
         refused: it was refused before anything was opened.
+        replays, forks, from_turn: the run that it does again, or whose turns before that one it took over.
         limit: which it met, if any.
         documents: its contexts, with what it and those below it read and showed.
         own: what it was charged; `total` with all runs below it.
@@ -402,6 +403,9 @@ class Run(msgspec.Struct, kw_only=True):
     root_model: str | None = None
     sub_model: str | None = None
     scripted: bool | None = None
+    replays: str | None = None
+    forks: str | None = None
+    from_turn: int | None = None
     question: Text | None = None
     refused: bool = False
     layers: list[str] = []
@@ -689,7 +693,10 @@ class _Growing:
         steps.append(Search(seq=record.seq, at_ns=record.time_ns, spans=spans, text=text, **found))
 
 
-_COPIED = ("tenant", "policy", "policy_digest", "backend", "language", "root_model", "sub_model", "scripted")
+_COPIED = (
+    *("tenant", "policy", "policy_digest", "backend", "language", "root_model", "sub_model", "scripted"),
+    *("replays", "forks", "from_turn"),
+)
 _OF_REPLY = ("answered_by", "stop_reason", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OF_SEARCH = ("line", "doc", "mode", "start", "stop", "pattern_sha256", "count")
 

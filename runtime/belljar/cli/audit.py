@@ -51,6 +51,7 @@ __all__ = ["audit"]
 _RANGES_SHOWN = 20
 _COLUMNS = 120
 _POLL_S = 0.2
+_OF_REPLAYS = ("diverged", "incomplete")
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
@@ -87,7 +88,7 @@ class _Status(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from belljar.engine import Status  # the engine, which no other command here needs
 
-        known = (*get_args(Status), "abandoned", UNFINISHED)
+        known = (*get_args(Status), *_OF_REPLAYS, "abandoned", UNFINISHED)
         if value not in known:
             self.fail(f"{value!r} is not how a run ends; use one of {', '.join(known)}", param, ctx)
         return str(value)
@@ -151,7 +152,7 @@ def ls(
     for run in found:
         started = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
         line = f"{run.run}  {started}  {run.status or UNFINISHED:<10}  {run.records:>7} records  {run.tenant}"
-        say(printable(line, but=""))
+        say(printable(line if run.replays is None else f"{line}  replay of {run.replays}", but=""))
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:
@@ -306,6 +307,9 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
     mine, theirs = trajectory(records_below(log, left)), trajectory(records_below(log, right))
     assert mine is not None
     assert theirs is not None
+    for run in (mine, theirs):
+        if run.replays is not None:
+            raise InvalidInput(f"{run.run} is a replay: replay {run.replays}, as it did", code="replay.replay")
     with open_kept(log, Keys.at(os.environ)) as contents:
         found = list(differences(mine, theirs, contents=contents))
         by_length = max(known_by_length(run, contents) for run in (mine, theirs))

@@ -17,10 +17,10 @@ from belljar.cli import options
 from belljar.cli.logged import run_id
 from belljar.cli.loop import run_async
 from belljar.cli.output import counted, emit, printable, say, tell
-from belljar.errors import InvalidInput, VerificationFailed
+from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.keys import Keys
 
-__all__ = ["checkpoint", "receipt", "rotate_key", "unsound", "verify_"]
+__all__ = ["checkpoint", "receipt", "rotate_key", "sign", "unsound", "verify_"]
 
 _T = TypeVar("_T")
 _CLOSED = "the log is as it was, signed or not: `belljar audit checkpoint` tells"
@@ -186,6 +186,14 @@ def rotate_key(state: Path | str | None, as_json: bool) -> None:
         emit({"key": key})
     else:
         say(f"key {key}")
+
+
+def sign(state: Path | str | None) -> None:
+    """Sign what a command has just written. It is done: that the log cannot be signed is told, and no error of it."""
+    try:
+        _with(state, lambda checkpoints: checkpoints.make())
+    except BelljarError as error:
+        tell(printable(str(error), but=""))
 
 
 def _with(state: Path | str | None, work: Callable[[Checkpoints], Awaitable[_T]]) -> _T:

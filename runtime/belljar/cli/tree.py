@@ -14,7 +14,7 @@ from itertools import groupby, islice
 from typing import assert_never
 
 from belljar.audit.coverage import Document
-from belljar.audit.export.words import end_of
+from belljar.audit.export.words import end_of, origin_of
 from belljar.audit.trajectory import (
     Absent,
     Answer,
@@ -85,6 +85,8 @@ class _Shown:
         under = [run.policy and f"policy {run.policy}", run.backend, run.language]
         yield indent + _words("run", run.run, run.tenant, *under)
         inner = indent + _INDENT
+        if (origin := origin_of(run)) is not None:
+            yield inner + _words(origin)
         models = [f"root model {run.root_model}" if run.root_model else None]
         models.append(f"sub-model {run.sub_model}" if run.sub_model else None)
         if any(models):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from belljar.audit.export.encoding import document, exact, iso, said, usd
-from belljar.audit.export.words import end_of, numbers, printed
+from belljar.audit.export.words import end_of, numbers, origin_of, printed
 from belljar.audit.trajectory import (
     Answer,
     Cell,
@@ -93,6 +93,7 @@ def _extra(run: Run) -> dict[str, Any]:
     return {
         "tenant": run.tenant,
         "status": run.status,
+        **({} if (origin := origin_of(run)) is None else {"origin": origin}),
         "limit": None if limit is None else {"code": limit.code, "limit": limit.limit, "observed": limit.observed},
         "records": {"first": run.first_seq, "last": run.last_seq, "count": run.records},
         "contexts": [

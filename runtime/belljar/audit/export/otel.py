@@ -32,7 +32,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from belljar.audit.export.encoding import document, said
-from belljar.audit.export.words import end_of, printed
+from belljar.audit.export.words import end_of, origin_of, printed
 from belljar.audit.trajectory import Absent, Answer, Cell, Child, Contents, Prompt, Query, Run, Step, Text, Turn
 from belljar.errors import HostFault, InvalidInput
 from belljar.identity import TraceParent
@@ -157,6 +157,7 @@ class _Spans:
                 "gen_ai.output.messages": _replied(_answer_of(run), run.status, contents) if given else None,
                 "belljar.tenant": run.tenant,
                 "belljar.status": run.status,
+                "belljar.origin": origin_of(run),
                 "belljar.policy": run.policy,
                 "belljar.backend": run.backend,
                 "belljar.cost.nanousd": run.total.cost_nanousd,

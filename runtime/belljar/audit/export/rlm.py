@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from belljar.audit.export.encoding import document, exact, iso, said, usd
-from belljar.audit.export.words import end_of, printed
+from belljar.audit.export.words import end_of, origin_of, printed
 from belljar.audit.trajectory import (
     Absent,
     Answer,
@@ -46,7 +46,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         "environment_type": run.backend or "",
         "environment_kwargs": {"policy": run.policy, "policy_digest": run.policy_digest, "language": run.language},
         "other_backends": None,
-        "belljar": {"run": run.run, "tenant": run.tenant, "status": run.status, **_exact(run.total)},
+        "belljar": {"run": run.run, "tenant": run.tenant, "status": run.status, **_origin(run), **_exact(run.total)},
     }
 
 
@@ -159,6 +159,10 @@ def _usage(spent: dict[str, Spent]) -> dict[str, Any]:
         for model, one in spent.items()
     }
     return {"model_usage_summaries": found, "total_cost": usd(sum(one.cost_nanousd for one in spent.values()))}
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    return {} if (origin := origin_of(run)) is None else {"origin": origin}
 
 
 def _exact(spent: Spent) -> dict[str, Any]:

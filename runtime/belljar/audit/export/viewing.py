@@ -27,7 +27,7 @@ from belljar.audit.export.view import (
     Tone,
     TreeView,
 )
-from belljar.audit.export.words import end_of, moment, money, numbers, printed, size, span, status_of, took
+from belljar.audit.export.words import end_of, moment, money, numbers, origin_of, printed, size, span, status_of, took
 from belljar.audit.trajectory import (
     Absent,
     Answer,
@@ -468,6 +468,7 @@ def _facts(run: Run) -> list[Fact]:
     """Under which controls it ran; what is not known is left out."""
     known = {
         "tenant": run.tenant,
+        "origin": origin_of(run),
         "started": moment(run.started_ns),
         "policy": run.policy,
         "policy digest": run.policy_digest,

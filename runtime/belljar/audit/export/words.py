@@ -7,7 +7,7 @@ from typing import Any
 
 from belljar.audit.trajectory import Answer, Cell, Limit, Query, Run, Text
 
-__all__ = ["end_of", "moment", "money", "numbers", "printed", "size", "span", "status_of", "took"]
+__all__ = ["end_of", "moment", "money", "numbers", "origin_of", "printed", "size", "span", "status_of", "took"]
 
 _OF_LIMIT = ("scope", "period", "limit", "observed", "used", "held")
 
@@ -50,6 +50,13 @@ def numbers(why: Limit) -> str:
         if value is not None
     ]
     return ", ".join([*told, *([f"waited {took(why.waited_ms * 10**6)}"] if why.waited_ms is not None else [])])
+
+
+def origin_of(run: Run) -> str | None:
+    """Of which run this is a replay or a fork, so that nobody takes its turns for ones that a model was asked."""
+    if run.replays is not None:
+        return f"replay of {run.replays}"
+    return None if run.forks is None else f"fork of {run.forks} from turn {run.from_turn} on"
 
 
 def printed(cell: Cell) -> Text | None:
