@@ -1,4 +1,8 @@
-"""Whether runs can be taken: the log, the ledger and a backend are asked, each really."""
+"""Whether runs can be taken: the log, the ledger and a backend are asked, each really.
+
+Of hosts that share a server, one that the others took for dead can still read, and never write again: neither its log
+nor its ledger works, until it is restarted.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Final
 
 from belljar.errors import AuditUnavailable, BelljarError, LedgerUnavailable
 from belljar.host import Host
-from belljar.journal import Job
+from belljar.journal import Draft, Job, Journal, Unavailable
 
 __all__ = ["Readiness"]
 
@@ -27,8 +31,8 @@ class Readiness:
     def __init__(self, host: Host, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._asked: dict[str, Callable[[], Awaitable[object]]] = {
-            "log": lambda: host.journal.submit(Job(lambda draft: draft.head()), unavailable=AuditUnavailable),
-            "ledger": lambda: host.journal.submit(_LEDGER, unavailable=LedgerUnavailable),
+            "log": lambda: _written(host.journal, lambda draft: draft.head(), AuditUnavailable),
+            "ledger": lambda: _written(host.journal, lambda draft: draft.query(_A_RUN, ""), LedgerUnavailable),
             "backend": host.try_box,
         }
         self._asking: dict[str, asyncio.Future[str]] = {}
@@ -54,7 +58,19 @@ class Readiness:
         await asyncio.gather(*self._asking.values())
 
 
-_LEDGER: Final = Job(lambda draft: draft.query("SELECT count(*) FROM runs WHERE run = ?", ""))
+_A_RUN: Final = "SELECT count(*) FROM runs WHERE run = ?"
+_A_HOST: Final = "SELECT name FROM belljar.hosts WHERE name = ?"
+
+
+async def _written(journal: Journal, look: Callable[[Draft], object], unavailable: Unavailable) -> None:
+    """Look into the journal, if this host may write there."""
+
+    def work(draft: Draft) -> None:
+        look(draft)
+        if journal.host is not None and not draft.query(_A_HOST, journal.host):
+            raise unavailable("this host was taken for dead; restart")
+
+    await journal.submit(Job(work), unavailable=unavailable)
 
 
 async def _said(ask: Callable[[], Awaitable[object]]) -> str:
