@@ -7,18 +7,21 @@ nor its ledger works, until it is restarted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from belljar.errors import AuditUnavailable, BelljarError, LedgerUnavailable
+from belljar.errors import AuditUnavailable, BelljarError, HostFault, LedgerUnavailable
 from belljar.host import Host
 from belljar.journal import Draft, Job, Journal, Unavailable
 
-__all__ = ["Readiness"]
+__all__ = ["Readiness", "taken_for_dead"]
 
 _ASK_S: Final = 2.0
 _KEEP_S: Final = 1.0
+# How often one looks whether this host was taken for dead, which takes a lease of a minute.
+_LOOK_S: Final = 15.0
 
 
 class Readiness:
@@ -67,10 +70,23 @@ async def _written(journal: Journal, look: Callable[[Draft], object], unavailabl
 
     def work(draft: Draft) -> None:
         look(draft)
-        if journal.host is not None and not draft.query(_A_HOST, journal.host):
+        if _is_dead(journal, draft):
             raise unavailable("this host was taken for dead; restart")
 
     await journal.submit(Job(work), unavailable=unavailable)
+
+
+def _is_dead(journal: Journal, draft: Draft) -> bool:
+    return journal.host is not None and not draft.query(_A_HOST, journal.host)
+
+
+async def taken_for_dead(journal: Journal) -> None:
+    """Return once the other hosts have taken this one for dead. Where they are of one machine, that never happens."""
+    found = False
+    while not found:
+        await asyncio.sleep(_LOOK_S)
+        with contextlib.suppress(HostFault):  # a journal that is out of reach may come back
+            found = await journal.submit(Job(lambda draft: _is_dead(journal, draft)))
 
 
 async def _said(ask: Callable[[], Awaitable[object]]) -> str:
