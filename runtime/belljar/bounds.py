@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from belljar.errors import InvalidInput
 from belljar.ledger import AT_ONCE, PERIODS, Period
-from belljar.units import parse_duration, parse_memory_time, parse_money, parse_size
+from belljar.units import parse_memory_time, parse_milliseconds, parse_money, parse_size
 
 __all__ = ["DIMENSION_OF", "PATTERN", "Bound", "parse_bound"]
 
@@ -82,7 +82,7 @@ def _number(word: str, number: str, unit: str) -> int | None:
     if word in ("read", "contexts"):
         return parse_size(f"{number} {unit}")
     if word in ("cpu", "wall"):
-        return round(parse_duration(f"{number} {unit}") * 1000)
+        return parse_milliseconds(f"{number} {unit}")
     if word == "memory_time":
         return parse_memory_time(f"{number} {unit}")
     if unit or not number.isdecimal():

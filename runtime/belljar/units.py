@@ -17,10 +17,12 @@ __all__ = [
     "NANOUSD_PER_USD",
     "format_duration",
     "format_memory_time",
+    "format_milliseconds",
     "format_money",
     "format_size",
     "parse_duration",
     "parse_memory_time",
+    "parse_milliseconds",
     "parse_money",
     "parse_size",
 ]
@@ -54,7 +56,12 @@ def parse_duration(text: str) -> float:
     Raises:
         InvalidInput: anything but a whole number, one space and one of ms, s, min, h.
     """
-    return _whole(text, _DURATION_UNITS_MS, "duration", "60 s") / 1000
+    return parse_milliseconds(text) / 1000
+
+
+def parse_milliseconds(text: str) -> int:
+    """`"2 h"` -> 7200000 milliseconds: as `parse_duration`, which raises the same, but exact however long it is."""
+    return _whole(text, _DURATION_UNITS_MS, "duration", "60 s")
 
 
 def parse_memory_time(text: str) -> int:
@@ -98,6 +105,15 @@ def format_duration(duration_s: float) -> str:
     """
     if not 0 <= duration_s < 10**12 or (duration_ms := round(duration_s * 1000)) / 1000 != duration_s:
         raise InvalidInput(f"{duration_s!r} s is not a whole number of milliseconds; round it", code="units.duration")
+    return format_milliseconds(duration_ms)
+
+
+def format_milliseconds(duration_ms: int) -> str:
+    """7200000 milliseconds -> `"2 h"`; the inverse of `parse_milliseconds`, for as much as a ledger can have.
+
+    Raises:
+        InvalidInput: negative.
+    """
     return _largest_exact(duration_ms, _DURATION_UNITS_MS, "s")
 
 

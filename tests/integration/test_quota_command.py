@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import getpass
 import io
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from belljar.ledger import AT_ONCE, LIMITED
+from belljar.quotas import open_quotas
 from tests.integration.support import Jar
 
 READS = "FINAL(len(context[:]))"
@@ -67,6 +70,27 @@ def test_a_limit_is_set_shown_met_explained_and_cleared(jar: Jar, context: Path)
     by = {record.data["by"] for record in jar.records("quota.changed")}
     assert by == {f"user:{getpass.getuser()}"}
     assert jar("audit", "verify").code == 0
+
+
+def test_the_largest_limit_of_each_kind_is_shown_and_cleared(jar: Jar) -> None:
+    most = 10**18  # what the ledger takes, whoever sets it: a program says it in the ledger's own units
+
+    async def go() -> None:
+        async with open_quotas(jar.journal) as quotas:
+            at_once = {name: most for name in LIMITED if name in AT_ONCE}
+            of_days = {name: most for name in LIMITED if name not in AT_ONCE}
+            await quotas.change("acme", {"day": of_days, "total": at_once})
+
+    asyncio.run(go())
+    (jar.at / "belljar.toml").write_text('schema = 1\n[tenants.acme]\nwall = "999999999999999 s/day"\n')
+    for command in (("quota", "show"), ("quota", "show", "acme"), ("config", "show")):
+        outcome = jar(*command)
+        assert (outcome.code, outcome.stderr) == (0, ""), command
+        assert "1000000000000000 s" in outcome.stdout
+    done = jar("quota", "set", "acme", "--cpu", "999999999999999s/day")
+    assert (done.code, done.stderr) == (0, "")
+    assert "CPU time 999999999999999 s" in done.stdout
+    assert jar("quota", "clear", "acme").code == 0
 
 
 def test_a_depth_is_set_shown_and_logged(jar: Jar) -> None:

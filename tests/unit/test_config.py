@@ -188,6 +188,7 @@ def test_every_dimension_of_the_ledger_can_be_written() -> None:
         ("cost", "0.50 USD/day", Bound("day", "cost_nanousd", 5 * 10**8)),
         ("read", "500B/total", Bound("total", "read_bytes", 500)),
         ("calls", "1000/month", Bound("month", "calls", 1000)),
+        ("cpu", "999999999999999s/day", Bound("day", "cpu_ms", 999_999_999_999_999_000)),
         ("cost", "unlimited/hour", Bound("hour", "cost_nanousd", None)),
         ("depth", "2", Bound("total", "depth", 2)),
         ("depth", "2/now", Bound("total", "depth", 2)),

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from belljar.errors import HostFault
+from belljar.journal import opened_journal
+from belljar.service import readiness
 from belljar.service.readiness import Readiness
+from tests.postgres import Postgres, sql
+from tests.waiting import PATIENCE_S
 
 
 def test_many_who_ask_at_once_wait_for_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +34,26 @@ def test_many_who_ask_at_once_wait_for_one_answer(monkeypatch: pytest.MonkeyPatc
 
     assert asyncio.run(go()) == [{"backend": "slow"}] * 10
     assert asked == [100.0]
+
+
+def test_a_host_that_was_taken_for_dead_is_not_ready(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can read all that there is, and write nothing until it is restarted: nobody should send it anything."""
+    monkeypatch.setattr(readiness, "_ASK_S", PATIENCE_S)
+    now, url = [100.0], postgres.database()
+
+    async def fine() -> None:
+        """A box that starts."""
+
+    async def go() -> list[dict[str, str]]:
+        async with opened_journal(url, unavailable=HostFault) as journal:
+            host: Any = SimpleNamespace(journal=journal, try_box=fine)
+            ready = Readiness(host, clock=lambda: now[0])
+            before = await ready.look()
+            sql(url, "DELETE FROM belljar.hosts")  # as another host does when the lease is over
+            now[0] += 2.0
+            return [before, await ready.look()]
+
+    assert asyncio.run(go()) == [
+        {"log": "ok", "ledger": "ok", "backend": "ok"},
+        {"log": "failed", "ledger": "failed", "backend": "ok"},
+    ]

@@ -124,6 +124,12 @@ def test_a_duration_survives_being_written(duration_ms: int) -> None:
 
 
 @settings(deadline=None)
+@given(st.integers(0, 10**15 - 1))
+def test_milliseconds_survive_being_written(duration_ms: int) -> None:
+    assert units.parse_milliseconds(units.format_milliseconds(duration_ms)) == duration_ms
+
+
+@settings(deadline=None)
 @given(st.integers(0, 10**18 - 1))
 def test_money_survives_being_written(amount_nanousd: int) -> None:
     assert units.parse_money(units.format_money(amount_nanousd)) == amount_nanousd

@@ -20,7 +20,7 @@ from belljar.errors import InvalidInput, VerificationFailed
 from belljar.ledger import DIMENSIONS, GAUGES, LIMITED, Amounts, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, Stored, explain, open_quotas
 from belljar.state import State
-from belljar.units import format_duration, format_memory_time, format_money, format_size
+from belljar.units import format_memory_time, format_milliseconds, format_money, format_size
 
 __all__ = ["in_words", "limit_in_words", "quota"]
 
@@ -299,7 +299,7 @@ def _amount(dimension: str, value: int) -> str:
     if dimension == "cost_nanousd":
         return format_money(value)
     if dimension in ("cpu_ms", "wall_ms"):
-        return format_duration(value / 1000)
+        return format_milliseconds(value)
     if dimension == "memory_mib_s":
         return format_memory_time(value)
     return format_size(value) if dimension in ("read_bytes", "context_bytes") else str(value)

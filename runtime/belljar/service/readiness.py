@@ -1,20 +1,27 @@
-"""Whether runs can be taken: the log, the ledger and a backend are asked, each really."""
+"""Whether runs can be taken: the log, the ledger and a backend are asked, each really.
+
+Of hosts that share a server, one that the others took for dead can still read, and never write again: neither its log
+nor its ledger works, until it is restarted.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from belljar.errors import AuditUnavailable, BelljarError, LedgerUnavailable
+from belljar.errors import AuditUnavailable, BelljarError, HostFault, LedgerUnavailable
 from belljar.host import Host
-from belljar.journal import Job
+from belljar.journal import Draft, Job, Journal, Unavailable
 
-__all__ = ["Readiness"]
+__all__ = ["Readiness", "taken_for_dead"]
 
 _ASK_S: Final = 2.0
 _KEEP_S: Final = 1.0
+# How often one looks whether this host was taken for dead, which takes a lease of a minute.
+_LOOK_S: Final = 15.0
 
 
 class Readiness:
@@ -27,8 +34,8 @@ class Readiness:
     def __init__(self, host: Host, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._asked: dict[str, Callable[[], Awaitable[object]]] = {
-            "log": lambda: host.journal.submit(Job(lambda draft: draft.head()), unavailable=AuditUnavailable),
-            "ledger": lambda: host.journal.submit(_LEDGER, unavailable=LedgerUnavailable),
+            "log": lambda: _written(host.journal, lambda draft: draft.head(), AuditUnavailable),
+            "ledger": lambda: _written(host.journal, lambda draft: draft.query(_A_RUN, ""), LedgerUnavailable),
             "backend": host.try_box,
         }
         self._asking: dict[str, asyncio.Future[str]] = {}
@@ -54,7 +61,32 @@ class Readiness:
         await asyncio.gather(*self._asking.values())
 
 
-_LEDGER: Final = Job(lambda draft: draft.query("SELECT count(*) FROM runs WHERE run = ?", ""))
+_A_RUN: Final = "SELECT count(*) FROM runs WHERE run = ?"
+_A_HOST: Final = "SELECT name FROM belljar.hosts WHERE name = ?"
+
+
+async def _written(journal: Journal, look: Callable[[Draft], object], unavailable: Unavailable) -> None:
+    """Look into the journal, if this host may write there."""
+
+    def work(draft: Draft) -> None:
+        look(draft)
+        if _is_dead(journal, draft):
+            raise unavailable("this host was taken for dead; restart")
+
+    await journal.submit(Job(work), unavailable=unavailable)
+
+
+def _is_dead(journal: Journal, draft: Draft) -> bool:
+    return journal.host is not None and not draft.query(_A_HOST, journal.host)
+
+
+async def taken_for_dead(journal: Journal) -> None:
+    """Return once the other hosts have taken this one for dead. Where they are of one machine, that never happens."""
+    found = False
+    while not found:
+        await asyncio.sleep(_LOOK_S)
+        with contextlib.suppress(HostFault):  # a journal that is out of reach may come back
+            found = await journal.submit(Job(lambda draft: _is_dead(journal, draft)))
 
 
 async def _said(ask: Callable[[], Awaitable[object]]) -> str:

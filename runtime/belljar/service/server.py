@@ -5,6 +5,9 @@ How it ends. A first signal stops nothing at once: from then on no run is admitt
 settled. Then the streams of events say goodbye, no connection is taken any more, the last answers leave, the log is
 signed, and the process exits with 0. A second signal ends the waiting for runs.
 
+A service whose host the others took for dead ends by itself, with their error: it could only refuse all that it is
+asked, for ever, and whoever watches over the process starts it again, under a new name.
+
 How it listens. `uvicorn` speaks HTTP; bounds are put around it in `connection`. It takes no signals: it would raise
 them again in the end, and the exit code would be that of a killed process.
 """
@@ -34,6 +37,7 @@ from belljar.host import Host
 from belljar.jobs import Desk, DeskLimits
 from belljar.service.app import Make, application
 from belljar.service.connection import speaking
+from belljar.service.readiness import taken_for_dead
 from belljar.service.routes import Service
 from belljar.service.settings import ServiceSettings, check_bind, is_loopback
 
@@ -141,22 +145,24 @@ async def _answer(
         serving = asyncio.ensure_future(server._serve([bound]))
         up = asyncio.ensure_future(server.up.wait())
         sweeping = asyncio.ensure_future(_sweep(service.uploads.sweep))
+        dead = asyncio.ensure_future(taken_for_dead(host.journal))
         try:
             await host.log(ServiceChanged(by=by, state="started"))
             await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 ready(_url(bound, settings))
             stopped = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, stopped, dead}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
+            # Of a host that was taken for dead this fails, and that is how its service ends: it can do nothing more.
             await host.log(ServiceChanged(by=by, state="draining"))
             await _drain(service.desk, settings.drain_s, hurry)
         finally:
             service.stop()
             server.should_exit = True
-            for task in (warming, sweeping, up):
+            for task in (warming, sweeping, up, dead):
                 task.cancel()
-            await asyncio.gather(serving, warming, sweeping, up, return_exceptions=True)
+            await asyncio.gather(serving, warming, sweeping, up, dead, return_exceptions=True)
         await service.readiness.aclose()
         await host.log(ServiceChanged(by=by, state="stopped"))
         with contextlib.suppress(BelljarError):  # the log is whole without it, and `audit verify` tells
