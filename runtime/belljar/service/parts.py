@@ -88,7 +88,7 @@ def parts(telemetry: TelemetryTable | None = None) -> Sequence[Make]:
 async def _principal(service: Service, route: str, scope: Scope) -> Principal:
     """Who sends a request, by a key, a token or a cookie; or still does, once it was let in. Raises as `who_asks`."""
     method, _, path = route.partition(" ")
-    about = Route(method=method, path=path, summary="", handler=_nothing, owner=whole_host)
+    about = Route(method=method, path=path, summary="", handler=_nothing, action=None, owner=whole_host)
     scope["belljar.route"] = route
     asking: Asking[Any, Any] = Asking(service, Request(scope), about)
     asking.principal = scope.get("belljar.principal")  # of a call under way

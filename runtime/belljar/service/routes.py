@@ -226,7 +226,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: with `{name}` for each part that varies; `parts` has the pattern and words for it.
-        action: what it does, as `belljar.access` names it; None where anybody may.
+        action: what it does, as `belljar.access` names it; None where anybody may, which each such route has to say.
         owner: finds whose it is.
         query, body: the types of the parameters and of the body; a body of bytes is read by the handler.
         answer: the type of what comes back; None for nothing, `bytes` for what is not JSON.
@@ -244,7 +244,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     summary: str
     handler: Handler
-    action: Action | None = None
+    action: Action | None
     owner: Owner
     query: type[Any] = Nothing
     body: Any = None
@@ -458,7 +458,13 @@ class Resource:
         name = method if method in _METHODS else "OTHER"
         # Anybody may ask what there is, as often as they like: that is in no log.
         return Route(
-            method=name, path=self.path, summary="", handler=tell, owner=whole_host, logged=method != "OPTIONS"
+            method=name,
+            path=self.path,
+            summary="",
+            handler=tell,
+            action=None,
+            owner=whole_host,
+            logged=method != "OPTIONS",
         )
 
     def _of_options(self) -> dict[str, str]:

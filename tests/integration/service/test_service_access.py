@@ -147,6 +147,21 @@ def test_every_body_of_the_table_is_there() -> None:
     assert names == BODIES.keys()
 
 
+def test_what_anybody_may_ask_is_named_and_what_a_path_names_has_an_owner() -> None:
+    """Of anything else somebody is asked for, and of a thing it is asked whose it is."""
+    assert {route.name for route in ROUTES if route.action is None} == {
+        "GET /livez",
+        "GET /readyz",
+        "GET /v1/openapi.json",
+    }
+    for route in ROUTES:
+        if "{" in route.path and "{policy}" not in route.path:
+            assert route.owner not in (own, whole_host), route.name
+        fields = getattr(route.body, "__struct_fields__", ()) + getattr(route.query, "__struct_fields__", ())
+        if "tenant" in fields:
+            assert route.owner not in (own, whole_host), route.name
+
+
 @pytest.mark.slow("every route, as every role")
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_does_what_it_may_and_nothing_else(service: Serving, role: Role) -> None:
