@@ -36,7 +36,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
+from belljar.access import BELIEVED_S, NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
 from belljar.access.roles import MAY
 from belljar.context import Uploads
 from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
@@ -435,7 +435,12 @@ class Resource:
                 )
         asking.query = query_of(asking.request, route.query)
         if route.body is not None and route.body is not bytes:
+            clock = asyncio.get_running_loop().time
+            began = clock()
             asking.body = await _body(asking)
+            # Who sends slowly may have lost their key meanwhile: what they ask for begins only now.
+            if route.action is not None and clock() >= began + BELIEVED_S:
+                await who_asks(asking)
         asking.tenant = await route.owner(asking)
         if route.action is not None:
             demand(asking.who, route.action, asking.tenant)
