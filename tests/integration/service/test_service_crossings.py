@@ -161,7 +161,7 @@ def test_whoever_sends_slowly_and_loses_their_key_meanwhile_orders_nothing(
             with service.nobody() as client:
                 cookie = client.post("/login", data={"key": key}).headers["set-cookie"].partition(";")[0]
                 client.headers["cookie"] = cookie
-                more += [f"cookie: {cookie}", f"origin: {service.url}"]
+                more += [f"cookie: {cookie}", "origin: http://127.0.0.1"]
                 body += client.get("/runs").text.partition('name="token" value="')[2].partition('"')[0].encode()
         begins = head(service, line, *more, f"content-length: {len(body)}", "connection: close", key=key) + body[:1]
         with closing(connected(service)) as opened:
