@@ -24,7 +24,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from belljar.access import AccessSettings, ApiKeys, Authenticator, Oidc, OidcSettings, Principal, Sessions, oidc
-from belljar.access.oidc import COOLDOWN_S, FRESH_S, LEEWAY_S, STALE_S, TOKEN_BYTES_MAX
+from belljar.access.oidc import COOLDOWN_S, FRESH_S, LATE_S, LEEWAY_S, STALE_S, TOKEN_BYTES_MAX
 from belljar.errors import AccessDenied, AccessUnavailable, HostFault, InvalidInput
 from belljar.identity import Tenant
 from belljar.keys import Keys
@@ -524,6 +524,73 @@ def test_keys_are_renewed_while_they_are_used_and_nobody_waits(issuer: Issuer) -
 
     asking(issuer, ask)
     assert issuer.asked == 2
+
+
+def test_a_key_that_its_issuer_removed_while_nobody_asked_is_not_taken_once_more(issuer: Issuer) -> None:
+    """Neither by who comes first after the rest nor by who comes while the issuer is asked."""
+
+    async def ask(found: Oidc, clock: Clock) -> None:
+        shown = token(issuer, exp=NOW + 10_000)
+        await found.check(shown)
+        issuer.gives(jwk(ED, "k2"))
+        clock.now += LATE_S
+        issuer.may_answer.clear()
+        first = asyncio.create_task(found.check(shown))
+        async with in_time(PATIENCE_S, "the issuer is asked"):
+            while issuer.asked < 2:  # noqa: ASYNC110 (another thread counts)
+                await asyncio.sleep(0.01)
+        second = asyncio.create_task(found.check(shown))
+        await asyncio.sleep(0)  # so far it goes without the issuer
+        assert not second.done()
+        issuer.may_answer.set()
+        for asked in (first, second):
+            with pytest.raises(AccessDenied):
+                await asked
+
+    asking(issuer, ask)
+    assert issuer.asked == 2
+
+
+def test_an_issuer_that_is_down_after_a_rest_is_waited_for_once(issuer: Issuer) -> None:
+    async def ask(found: Oidc, clock: Clock) -> None:
+        shown = token(issuer, exp=NOW + 10_000)
+        await found.check(shown)
+        issuer.status = 503
+        clock.now += LATE_S
+        await found.check(shown)
+        assert issuer.asked == 2
+        clock.now += COOLDOWN_S
+        issuer.may_answer.clear()
+        await found.check(shown)
+        issuer.may_answer.set()
+        # That it was down a while ago is no reason to believe that it still is.
+        async with in_time(PATIENCE_S, "the fetch has failed"):
+            while found._fetching is not None:  # noqa: ASYNC110 (nothing sets an event)
+                await asyncio.sleep(0.01)
+        issuer.status = 200
+        issuer.gives(jwk(ED, "k2"))
+        clock.now += LATE_S
+        with pytest.raises(AccessDenied):
+            await found.check(shown)
+
+    asking(issuer, ask)
+
+
+@pytest.mark.parametrize("left", [[], [{"kty": "oct", "k": "AAAA", "kid": "k1"}]], ids=["none", "useless"])
+def test_an_issuer_that_takes_back_all_its_keys_is_believed(issuer: Issuer, left: list[dict[str, Any]]) -> None:
+    async def ask(found: Oidc, clock: Clock) -> None:
+        shown = token(issuer, exp=NOW + 10_000)
+        await found.check(shown)
+        issuer.gives(*left)
+        clock.now += LATE_S
+        for _ in range(2):
+            with pytest.raises(HostFault, match="no key that can be used"):
+                await found.check(shown)
+        issuer.gives(jwk(RSA))
+        clock.now += COOLDOWN_S
+        await found.check(shown)
+
+    asking(issuer, ask)
 
 
 def test_an_issuer_that_is_down_is_no_denial(issuer: Issuer) -> None:

@@ -4,7 +4,7 @@
 and lasts longer, `throttle` bounds what guessing costs us, and `authenticator` is all of that at once.
 """
 
-from belljar.access.apikeys import ApiKeys, KeyInfo
+from belljar.access.apikeys import BELIEVED_S, ApiKeys, KeyInfo
 from belljar.access.authenticator import Authenticator
 from belljar.access.oidc import Oidc, OidcSettings
 from belljar.access.roles import (
@@ -23,6 +23,7 @@ from belljar.identity import ROLES, Role
 
 __all__ = [
     "ACTIONS",
+    "BELIEVED_S",
     "NOBODY",
     "ROLES",
     "AccessSettings",

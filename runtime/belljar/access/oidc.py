@@ -16,11 +16,13 @@ the order `admin`, `operator`, `tenant-admin`, `runner`, `auditor`. A text of se
 A token without a known role or a valid tenant is refused: nothing is assumed.
 
 **Keys.** The issuer's keys are fetched from one pinned address by https (http only on this machine), without proxy or
-redirect, when the first token comes, and again, beside whatever goes on, when they are older than `FRESH_S`. They are
-used for `STALE_S` at most, so that a provider may be down for a while. A token whose key is not known waits for a
-fetch, if the last one is longer ago than `COOLDOWN_S`: so strangers cause at most one in that time, and a new key of
-the issuer may be refused as long. If nothing could be fetched, nobody knows whether the token is good: that is the
-host's fault (`AccessUnavailable`), not a denial.
+redirect, when the first token comes, and again, beside whatever goes on, when they are older than `FRESH_S`. Where
+nobody asked for as long as `LATE_S`, the next one waits for that: a key that the issuer has removed meanwhile counts no
+more. Only while the provider is down its keys are used longer, for `STALE_S` at most; one that answers without any key
+that can be used has taken them all back. A token whose key is not known waits for a fetch, if the last one is longer
+ago than `COOLDOWN_S`: so strangers cause at most one in that time, and a new key of the issuer may be refused as long.
+If nothing could be fetched, nobody knows whether the token is good: that is the host's fault (`AccessUnavailable`), not
+a denial.
 
 Nothing of a token is kept or logged but its subject.
 """
@@ -49,6 +51,7 @@ from belljar.identity import ROLES, Role, Tenant
 __all__ = [
     "COOLDOWN_S",
     "FRESH_S",
+    "LATE_S",
     "LEEWAY_S",
     "STALE_S",
     "TOKEN_BYTES_MAX",
@@ -60,6 +63,7 @@ __all__ = [
 TOKEN_BYTES_MAX: Final = 16_384
 LEEWAY_S: Final = 30
 FRESH_S: Final = 300.0
+LATE_S: Final = 2 * FRESH_S
 STALE_S: Final = 3600.0
 COOLDOWN_S: Final = 30.0
 WHOLE_HOST: Final = "*"
@@ -179,6 +183,7 @@ class Oidc:
         self._steady = steady
         self._keys: dict[str | None, _Key] = {}
         self._fetched_at = -math.inf
+        self._tried_at = -math.inf
         self._next_fetch_at = -math.inf
         self._trouble: str | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -291,25 +296,22 @@ class Oidc:
 
     async def _key(self, header: Mapping[str, Any]) -> _Key:
         name = header.get("kid")
-        age_s = self._steady() - self._fetched_at
-        found = self._keys.get(name) if age_s < STALE_S else None
-        if found is not None:
-            if age_s >= FRESH_S:
-                self._fetch_soon()
-            return found
-        fetching = self._fetch_soon()
-        if fetching is not None:
+        found, is_fresh = self._known(name), self._steady() < self._fetched_at + FRESH_S
+        fetching = None if found is not None and is_fresh else self._fetch_soon()
+        if fetching is not None and (found is None or self._steady() >= self._tried_at + LATE_S):
             await asyncio.wait([fetching])  # whoever waits and is cancelled ends no fetch of others
-        age_s = self._steady() - self._fetched_at
-        if age_s >= STALE_S or self._trouble is not None:
+            found = self._known(name)
+        if found is not None:
+            return found
+        if self._steady() >= self._fetched_at + STALE_S or self._trouble is not None:
             raise AccessUnavailable(
                 f"the keys of {self._settings.issuer} cannot be fetched ({self._trouble or 'not yet'}): look whether "
                 f"{self._settings.jwks_url} answers"
             )
-        found = self._keys.get(name)
-        if found is None:
-            raise _denied("none of its issuer's keys has signed it")
-        return found
+        raise _denied("none of its issuer's keys has signed it")
+
+    def _known(self, name: str | None) -> _Key | None:
+        return self._keys.get(name) if self._steady() < self._fetched_at + STALE_S else None
 
     def _fetch_soon(self) -> asyncio.Task[None] | None:
         """The fetch that is under way, or a new one; None where it is too early for one."""
@@ -324,6 +326,8 @@ class Oidc:
             async with asyncio.timeout(_FETCH_S):
                 data = await self._fetched()
                 self._keys = await asyncio.to_thread(self._read, data)
+            if not self._keys:
+                raise ValueError("it gives no key that can be used")
         except TimeoutError:
             self._failed(f"it took longer than {_FETCH_S:g} s")
         except (OSError, ValueError) as error:
@@ -332,6 +336,7 @@ class Oidc:
             self._fetched_at, self._trouble = self._steady(), None
             self._next_fetch_at = began + COOLDOWN_S
         finally:
+            self._tried_at = self._steady()
             self._fetching = None
 
     def _failed(self, why: str) -> None:
@@ -363,7 +368,11 @@ class Oidc:
         return bytes(found)
 
     def _read(self, data: bytes) -> dict[str | None, _Key]:
-        """The keys by name; under None the only one, for tokens that name none. Raises ValueError: it is no set."""
+        """The keys by name that can be used; under None the only one, for tokens that name none.
+
+        Raises:
+            ValueError: it is no set.
+        """
         try:
             found = msgspec.json.decode(data, type=_KeySet).keys
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -373,8 +382,6 @@ class Oidc:
         for name, key in usable:
             if isinstance(name, str):
                 keys.setdefault(name, key)
-        if not usable:
-            raise ValueError("it gives no key that can be used")
         return {**keys, None: usable[0][1]} if len(usable) == 1 else keys
 
     def _usable(self, one: dict[str, Any]) -> _Key | None:

@@ -112,7 +112,9 @@ class _Unknown(Resource):
                 told = "there is no such path: of such an API there are /v1/messages, /v1/chat/completions, /v1/models"
             raise Refused(told, code="route.unknown")
 
-        return Route(method="OTHER", path=self.path, summary="", handler=tell, owner=whole_host, faults=faults)
+        return Route(
+            method="OTHER", path=self.path, summary="", handler=tell, action=None, owner=whole_host, faults=faults
+        )
 
 
 def _faults_for(request: Request) -> Faults | None:

@@ -9,6 +9,7 @@ A request that tells its length in two ways ends for us where `Transfer-Encoding
 one is refused, and its connection ends, whatever else was sent. So does the connection of whoever sends a body that
 nobody reads: else all that they go on to send would be taken in. Whoever is still sending then is read, and not
 listened to, for a moment (`_LINGER_S`): if we ended the connection at once, their system would throw away the answer.
+Nor may a request show two keys in one way: a proxy may believe the other one.
 
 What fails behind it that nobody expected is a problem like any other.
 """
@@ -59,6 +60,7 @@ _NOT_OURS: Final = Refused(
     "this service does not answer for that host: ask it by its own name or address", code="route.host"
 )
 _TWO_LENGTHS: Final = Refused("a request has Content-Length or Transfer-Encoding: send one", code="request.http")
+_TWO_KEYS: Final = Refused("a request has one Authorization and one X-API-Key: send one key", code="request.http")
 
 
 class Guard:
@@ -132,6 +134,8 @@ class Guard:
             return Refused(f"the head of the request is longer than {most} bytes; send less", code="request.head")
         if not is_ours(headers.getlist("host"), self._settings):
             return _NOT_OURS
+        if any(len(headers.getlist(name)) > 1 for name in ("authorization", "x-api-key")):
+            return _TWO_KEYS
         return _TWO_LENGTHS if "content-length" in headers and "transfer-encoding" in headers else None
 
     def _believe(self, scope: Scope, headers: Headers) -> None:

@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from belljar.access import Principal, Session, demand, permits
+from belljar.access import BELIEVED_S, Principal, Session, demand, permits
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
 from belljar.errors import BelljarError
@@ -88,7 +88,7 @@ def parts(telemetry: TelemetryTable | None = None) -> Sequence[Make]:
 async def _principal(service: Service, route: str, scope: Scope) -> Principal:
     """Who sends a request, by a key, a token or a cookie; or still does, once it was let in. Raises as `who_asks`."""
     method, _, path = route.partition(" ")
-    about = Route(method=method, path=path, summary="", handler=_nothing, owner=whole_host)
+    about = Route(method=method, path=path, summary="", handler=_nothing, action=None, owner=whole_host)
     scope["belljar.route"] = route
     asking: Asking[Any, Any] = Asking(service, Request(scope), about)
     asking.principal = scope.get("belljar.principal")  # of a call under way
@@ -108,20 +108,29 @@ def _enter(service: Service, scope: Scope, principal: Principal) -> None:
 
 
 @contextlib.contextmanager
-def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: float | None = None) -> Iterator[Receive]:
+def _counted(
+    service: Service,
+    scope: Scope,
+    receive: Receive,
+    prove: Callable[[], Awaitable[object]],
+    *,
+    within_s: float | None = None,
+) -> Iterator[Receive]:
     """The room of a request's body, for the length of a block.
 
     Of nobody known it is not counted: they are sent away, or read with a bound that is small.
 
     Args:
+        prove: finds out whether somebody known may still ask, once a body that came slowly is there.
         within_s: how long the body may take, where nobody else looks at that.
 
     Yields:
         What to receive with. It raises Busy: there is no room, or the service ends; Refused: the body takes too long
-        (`request.slow`).
+        (`request.slow`); what `prove` raises.
     """
     clock = asyncio.get_running_loop().time
-    until = None if within_s is None else clock() + within_s
+    began = clock()
+    until = None if within_s is None else began + within_s
     held, is_read = 0, False
 
     async def receiving() -> Message:
@@ -138,6 +147,8 @@ def _counted(service: Service, scope: Scope, receive: Receive, *, within_s: floa
         if principal is not None and (size := len(message.get("body", b""))):
             service.bodies.take(principal.tenant, size)
             held += size
+        if principal is not None and is_read and message["type"] == "http.request" and clock() >= began + BELIEVED_S:
+            await prove()
         return message
 
     try:
@@ -201,6 +212,11 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
     return Visitor(principal.name, principal.tenant, principal.role, session.csrf, may)
 
 
+async def _still_visits(service: Service, request: Request) -> None:
+    """Raises AccessDenied where the session of a visitor has ended."""
+    await service.access.sessions.check(cookie_of(request) or "")
+
+
 class _Page(Resource):
     """All of one path for people, with a record of each time that it is shown; forms and refusals are recorded there.
 
@@ -222,7 +238,8 @@ class _Page(Resource):
         scope = request.scope
         scope["belljar.route"] = f"{request.method} {self.path}"
         try:
-            with _counted(self.service, scope, request.receive) as receiving:
+            still = functools.partial(_still_visits, self.service, request)
+            with _counted(self.service, scope, request.receive, still) as receiving:
                 response = await page(Request(scope, receiving))
             session: Session | None = scope.get("belljar.session")
             if request.method != "POST" and response.status_code < 400 and session is not None:
@@ -251,7 +268,8 @@ class _Mcp:
         self._wanted.set()
         app = await asyncio.shield(self._made)
         values = Values()
-        with _counted(self._service, scope, receive, within_s=self._service.settings.body_s) as receiving:
+        still = functools.partial(_principal, self._service, "POST /mcp", scope)
+        with _counted(self._service, scope, receive, still, within_s=self._service.settings.body_s) as receiving:
 
             async def counting() -> Message:
                 message = await receiving()

@@ -36,7 +36,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
+from belljar.access import BELIEVED_S, NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
 from belljar.access.roles import MAY
 from belljar.context import Uploads
 from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
@@ -226,7 +226,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: with `{name}` for each part that varies; `parts` has the pattern and words for it.
-        action: what it does, as `belljar.access` names it; None where anybody may.
+        action: what it does, as `belljar.access` names it; None where anybody may, which each such route has to say.
         owner: finds whose it is.
         query, body: the types of the parameters and of the body; a body of bytes is read by the handler.
         answer: the type of what comes back; None for nothing, `bytes` for what is not JSON.
@@ -244,7 +244,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     summary: str
     handler: Handler
-    action: Action | None = None
+    action: Action | None
     owner: Owner
     query: type[Any] = Nothing
     body: Any = None
@@ -435,7 +435,12 @@ class Resource:
                 )
         asking.query = query_of(asking.request, route.query)
         if route.body is not None and route.body is not bytes:
+            clock = asyncio.get_running_loop().time
+            began = clock()
             asking.body = await _body(asking)
+            # Who sends slowly may have lost their key meanwhile: what they ask for begins only now.
+            if route.action is not None and clock() >= began + BELIEVED_S:
+                await who_asks(asking)
         asking.tenant = await route.owner(asking)
         if route.action is not None:
             demand(asking.who, route.action, asking.tenant)
@@ -458,7 +463,13 @@ class Resource:
         name = method if method in _METHODS else "OTHER"
         # Anybody may ask what there is, as often as they like: that is in no log.
         return Route(
-            method=name, path=self.path, summary="", handler=tell, owner=whole_host, logged=method != "OPTIONS"
+            method=name,
+            path=self.path,
+            summary="",
+            handler=tell,
+            action=None,
+            owner=whole_host,
+            logged=method != "OPTIONS",
         )
 
     def _of_options(self) -> dict[str, str]:

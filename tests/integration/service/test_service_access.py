@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import httpx2
 import msgspec
 import pytest
+from starlette.routing import Route as StarletteRoute
 
 from belljar.access import Action, Principal, Role, permits
 from belljar.identity import ROLES, Tenant
 from belljar.service.api import ROUTES
+from belljar.service.app import Extra, Make
 from belljar.service.pages import DemoModel, pages
 from belljar.service.pages.rendering import STATIC
 from belljar.service.parts import parts
-from belljar.service.routes import Route, own, whole_host
+from belljar.service.routes import Route, Service, own, whole_host
 from tests.integration.service.support import Client, Serving, problem, serving
 from tests.integration.support import Jar
 
@@ -147,6 +150,21 @@ def test_every_body_of_the_table_is_there() -> None:
     assert names == BODIES.keys()
 
 
+def test_what_anybody_may_ask_is_named_and_what_a_path_names_has_an_owner() -> None:
+    """Of anything else somebody is asked for, and of a thing it is asked whose it is."""
+    assert {route.name for route in ROUTES if route.action is None} == {
+        "GET /livez",
+        "GET /readyz",
+        "GET /v1/openapi.json",
+    }
+    for route in ROUTES:
+        if "{" in route.path and "{policy}" not in route.path:
+            assert route.owner not in (own, whole_host), route.name
+        fields = getattr(route.body, "__struct_fields__", ()) + getattr(route.query, "__struct_fields__", ())
+        if "tenant" in fields:
+            assert route.owner not in (own, whole_host), route.name
+
+
 @pytest.mark.slow("every route, as every role")
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_does_what_it_may_and_nothing_else(service: Serving, role: Role) -> None:
@@ -244,6 +262,27 @@ def test_every_page_of_the_table_is_there() -> None:
     shown = [one for one in made if one.path not in OPEN and not one.path.startswith(STATIC)]
     names = {f"{method} {one.path}" for one in shown for method in one.methods or ()}
     assert {name for name in names if not name.startswith("HEAD ")} == PAGES.keys()
+
+
+def test_beside_the_api_nothing_but_the_way_in_is_for_anybody(jar: Jar) -> None:
+    """Whatever the parts of a service have mounted: pages, tools, metrics, and what comes next."""
+    paths: set[str] = set()
+
+    def seen(make: Make, service: Service) -> Extra:
+        extra = make(service)
+        paths.update(cast("StarletteRoute", route).path for route in extra.routes)
+        return extra
+
+    extras = [functools.partial(seen, make) for make in parts()]
+    with serving(jar, models=[DemoModel()], options={"extras": extras}) as service, service.nobody() as client:
+        assert {"/mcp", "/metrics", "/login", "/playground"} <= paths
+        for path in sorted(paths - OPEN):
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+                if path.startswith(STATIC):
+                    continue
+                answer = client.request(method, path.replace("{run}", "20261128T120000-5f0c1d9a7b3e"))
+                is_sent_in = answer.status_code == 303 and answer.headers["location"].startswith("/login")
+                assert is_sent_in or answer.status_code in (401, 405, 429), (method, path, answer.status_code)
 
 
 @pytest.mark.slow("every page, as every role")

@@ -18,21 +18,28 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import Scope
 
 from belljar import ModelRequest
 from belljar.access import AccessSettings, Oidc
 from belljar.access.oidc import LEEWAY_S
 from belljar.audit.source import open_source
+from belljar.identity import Tenant
 from belljar.jobs.orders import OPEN
+from belljar.service import parts as parts_of_service
+from belljar.service import routes
 from belljar.service.api.runs import END_ID
+from belljar.service.routes import Service
 from belljar.testing import FakeModel
 from tests.integration.service.support import (
     Client,
     Held,
     Serving,
     connected,
+    head,
     hold_up_for_long,
     problem,
+    said,
     serving,
 )
 from tests.integration.service.test_service_runs import WAIT, told
@@ -121,6 +128,51 @@ def test_whoever_sends_an_upload_with_a_key_that_is_revoked_sends_no_more(jar: J
                 opened.sendall(TEXT[at : at + 1])
             assert opened.recv(65536).startswith(b"HTTP/1.1 401 ")
         assert 10 <= offset_of(admin, path) < 3000
+
+
+# A body of each kind of door: the API, a front door, tools, and a form of a page, which comes with a cookie.
+_ORDERS: dict[str, tuple[str, bytes]] = {
+    "POST /v1/runs": ("application/json", b'{"code":"FINAL(1)"}'),
+    "POST /v1/messages": ("application/json", b'{"model":"rlm/x","messages":[{"role":"assistant","content":"Hm."}]}'),
+    "POST /mcp": ("application/json", b'{"jsonrpc":"2.0","id":1,"method":"ping"}'),
+    "POST /playground": ("application/x-www-form-urlencoded", b"code=1&policy=standard&token="),
+}
+
+
+@pytest.mark.parametrize("line", _ORDERS)
+def test_whoever_sends_slowly_and_loses_their_key_meanwhile_orders_nothing(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    let_in, enter = threading.Event(), Service.enter
+
+    def entered(service: Service, scope: Scope, tenant: Tenant | None) -> None:
+        enter(service, scope, tenant)
+        if line.endswith(scope["path"]):
+            let_in.set()
+
+    monkeypatch.setattr(Service, "enter", entered)
+    for module in (routes, parts_of_service):
+        monkeypatch.setattr(module, "BELIEVED_S", 0.0)
+    media, body = _ORDERS[line]
+    with serving(jar, options={"extras": parts_of_service.parts()}) as service, service.client() as admin:
+        key = service.key_of("runner", "acme")
+        more = ["accept: application/json, text/event-stream", f"content-type: {media}"]
+        if media != "application/json":
+            with service.nobody() as client:
+                cookie = client.post("/login", data={"key": key}).headers["set-cookie"].partition(";")[0]
+                client.headers["cookie"] = cookie
+                more += [f"cookie: {cookie}", "origin: http://127.0.0.1"]
+                body += client.get("/runs").text.partition('name="token" value="')[2].partition('"')[0].encode()
+        begins = head(service, line, *more, f"content-length: {len(body)}", "connection: close", key=key) + body[:1]
+        with closing(connected(service)) as opened:
+            opened.sendall(begins)
+            assert let_in.wait(PATIENCE_S)
+            assert admin.delete(f"/v1/keys/{key.split('_')[1]}").json()["state"] == "ended"
+            opened.sendall(body[1:])
+            answer = said(opened)
+        assert answer.startswith(b"HTTP/1.1 401 "), answer
+        assert b"this key was revoked" in answer
+        assert admin.get("/v1/runs", params={"tenant": "acme"}).json()["runs"] == []
 
 
 def test_a_token_is_good_for_as_long_as_clocks_may_differ_and_its_run_goes_on_after_it(

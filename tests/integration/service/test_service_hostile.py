@@ -200,6 +200,19 @@ def test_a_request_that_ends_at_two_places_hides_no_other_one(whole: Serving) ->
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize("name", ["authorization: Bearer", "x-api-key:"])
+def test_a_request_that_shows_two_keys_is_of_neither(whole: Serving, name: str) -> None:
+    """A proxy before us may have looked at the other one."""
+    low, high = whole.key_of("auditor", "acme"), whole.key
+    for first, second in ((low, high), (high, low), (high, high)):
+        sent = ("GET /v1/runs HTTP/1.1", "host: 127.0.0.1", f"{name} {first}", f"{name} {second}", "", "")
+        with closing(connected(whole)) as opened:
+            opened.sendall("\r\n".join(sent).encode())
+            answer = said(opened)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"code":"request.http"' in answer
+
+
 def test_a_login_that_does_not_come_is_given_up(whole: Serving) -> None:
     head = b"POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/x-www-form-urlencoded\r\n"
     answer = answered(whole, head + b"content-length: 100\r\n\r\nkey=")

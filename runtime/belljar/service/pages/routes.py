@@ -93,7 +93,10 @@ _FORM: Final = "application/x-www-form-urlencoded"
 # Of refusals; of others it is 400.
 _STATUSES_OF: Final = {
     NOT_THERE: 404,
+    "access.expired": 401,
     "access.forbidden": 403,
+    "access.revoked": 401,
+    "access.session": 401,
     "access.throttled": 429,
     "context.unknown": 404,
     "run.unknown": 404,
