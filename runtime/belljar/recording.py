@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ from belljar.keys import Keys
 from belljar.models import Rates, Usage
 from belljar.models.replay import Asked, Clocks, Tape
 
-__all__ = ["Recording", "read_recording"]
+__all__ = ["Code", "Recording", "read_recording"]
 
 # All that is kept of a run's answers is in memory while it is replayed.
 _KEPT_BYTES_MAX: Final = 512 * 2**20
@@ -36,6 +36,13 @@ _NAMED_MAX: Final = 80
 _LOST: Final = "the answer to this is not in the record: it was not kept, or is gone"
 # As `broker.calls` logs it.
 _GIVEN_UP: Final = "interrupted before the model answered"
+
+
+class Code(NamedTuple):
+    """What a cell ran, and how many seconds it may take again, if that is not for the policy alone."""
+
+    text: str
+    wall_s: float | None
 
 
 def read_recording(journal: Path | str, keys: Keys, run: str) -> Recording:
@@ -85,7 +92,7 @@ class Recording:
         asked = [self._asked(whose, query) for whose, query in self._queries()]
         self.setup = self._setup()
         self.question = self._question()
-        self.codes: list[str] = []
+        self.codes: list[Code] = []
         self.by: Literal["turns", "cells"] | None = "turns"
         if self._cut is not None:
             self._cut_off(self._cut)
@@ -232,7 +239,7 @@ class Recording:
             return None
         return self._text(self.run.question, "the question")
 
-    def _codes(self) -> list[str]:
+    def _codes(self) -> list[Code]:
         """Of the cells, up to the first whose code is not there."""
         codes = []
         for cell in self.run.cells():
@@ -242,7 +249,7 @@ class Recording:
             if code is None:
                 self.stops[""] = min(self.stops.get("", cell.number), cell.number)
                 break
-            codes.append(code)
+            codes.append(Code(code, _time_up(cell)))
         return codes
 
     def _output_digest(self, cell: Cell) -> str | None:
@@ -280,6 +287,16 @@ class Recording:
                 limit=_KEPT_BYTES_MAX,
             )
         return data.decode("utf-8", "surrogatepass")
+
+
+def _time_up(cell: Cell) -> float | None:
+    """How long a cell may take again whose time was up: its caller may have allowed it less than the policy did.
+
+    The log does not say how much. What it took is as much, and twice that and a second are enough on a busier machine.
+    """
+    if cell.status != "timeout" or cell.ended_ns is None:
+        return None
+    return 1 + 2 * max(0, cell.ended_ns - cell.started_ns) / 1e9
 
 
 def _usage(query: Query) -> Usage:

@@ -397,12 +397,12 @@ async def _drive(host: Host, recording: Recording, setting: Setting, contexts: d
         return
     common.pop("answer_type")
     if setup is not None and setup.alone and len(recording.codes) == 1:
-        await host.execute(recording.codes[0], sub_model=sub, **common)
+        await host.execute(recording.codes[0].text, sub_model=sub, **common)
         return
     async with host.session(root_model=root, sub_model=sub, **common) as session:
         with contextlib.suppress(PolicyDenied):  # it has ended before the recorded one
             for code in recording.codes:
-                await session.execute(code)
+                await session.execute(code.text, timeout=code.wall_s)
 
 
 def _common(

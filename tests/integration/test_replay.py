@@ -21,12 +21,14 @@ from belljar.audit import records, runs, verify
 from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.replay import Action, Divergence
 from belljar.cli.replay import lines
+from belljar.engine import CellResult
 from belljar.errors import BelljarError, BoxFault, InvalidInput, ModelFailed
 from belljar.identity import Language
 from belljar.models import ModelReply, ModelRequest, NullModel, ScriptedModel, Usage
 from belljar.policy import load
 from belljar.replay import Refused, Replay, Replays
 from belljar.sandbox.jail.backend import Jail
+from belljar.sessions import Session
 from belljar.state import State
 from belljar.testing import FakeModel
 from tests.integration.support import Jar
@@ -590,6 +592,35 @@ def test_what_a_cell_read_of_clocks_before_its_time_was_up_is_so_again(rig: Rig)
     assert (result.status, "to " in result.stdout) == ("timeout", True)
     found = rig.replay(str(result.run), policy=policy)
     assert (found.outcome, found.first, found.lines) == ("equal", None, None)
+
+
+def test_a_cell_whose_caller_gave_it_less_time_than_the_policy_is_stopped_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed: list[float | None] = []
+    execute = Session.execute
+
+    async def seen(session: Session, code: str, *, timeout: float | None = None) -> CellResult:  # noqa: ASYNC109
+        allowed.append(timeout)
+        return await execute(session, code, timeout=timeout)
+
+    async def work(host: Host) -> Any:
+        async with host.session(sub_model=NullModel("yes"), policy="dev") as session:
+            await session.execute("kept = 1")
+            cell = await session.execute("print(llm_query('x'))\nwhile True: pass", timeout=0.5)
+            await session.execute("print(kept)")
+        return session.result, cell
+
+    result, cell = rig.did(work)
+    assert cell.status == "timeout"
+    monkeypatch.setattr(Session, "execute", seen)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first) == ("equal", "cells", None)
+    assert found.actions == found.equal_actions > 0
+    before, cut, after = allowed
+    assert (before, after) == (None, None)
+    assert cut is not None
+    assert cut > 0.5
 
 
 def test_where_output_is_not_kept_the_time_is_that_of_the_replay_and_said_to_differ_by_nobody(rig: Rig) -> None:
