@@ -840,7 +840,7 @@ class Host:
                 last = audit.entry(note.run, note.finished)
                 if ticket.ended is not None:
                     last = last.then(ticket.ended(note.finished.status))
-                await to_the_end(ledger.close_run(note.run, beside=last))
+                await to_the_end(_noted(ledger, self._checkpoints, note.run, last))
 
     @property
     def journal(self) -> Journal:
@@ -1020,3 +1020,10 @@ def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Na
             f"the policy does not allow the {what} {wish}; it allows {', '.join(allowed)}", code=f"{what}.denied"
         )
     return wish
+
+
+async def _noted(ledger: Ledger, checkpoints: Checkpoints, run: RunId, last: Job[tuple[int, str]]) -> None:
+    """Write how it ended, and sign the log, as at each run's end."""
+    sealed = await ledger.close_run(run, beside=last)
+    assert sealed is not None, "the entry's result"
+    await checkpoints.receipt(str(run), *sealed)

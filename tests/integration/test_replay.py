@@ -130,7 +130,9 @@ def test_a_replay_costs_nobody_anything_and_is_in_the_log_as_what_it_is(rig: Rig
     assert isinstance(first.typed, RunStarted)
     assert first.typed.replays == result.run
     assert (end.data["calls"], end.data["cost_nanousd"]) == (0, 0)
-    assert verify(rig.state.journal).ok
+    log = verify(rig.state.journal)
+    assert log.ok
+    assert log.signed == end.seq
     with pytest.raises(InvalidInput) as caught:
         rig.replay(found.replay)
     assert caught.value.code == "replay.replay"
