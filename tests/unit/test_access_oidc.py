@@ -126,6 +126,18 @@ def asking(issuer: Issuer, ask: Callable[[Oidc, Clock], Awaitable[_T]], **more: 
     return asyncio.run(go())
 
 
+async def asked_again(issuer: Issuer) -> None:
+    async with in_time(PATIENCE_S, "the issuer is asked"):
+        while issuer.asked < 2:  # noqa: ASYNC110 (another thread counts)
+            await asyncio.sleep(0.01)
+
+
+async def given_up(found: Oidc) -> None:
+    async with in_time(PATIENCE_S, "the fetch has failed"):
+        while found._fetching is not None:  # noqa: ASYNC110 (nothing sets an event)
+            await asyncio.sleep(0.01)
+
+
 def token(
     issuer: Issuer,
     key: Any = RSA,
@@ -516,9 +528,7 @@ def test_keys_are_renewed_while_they_are_used_and_nobody_waits(issuer: Issuer) -
         clock.now += FRESH_S
         for _ in range(5):
             await found.check(shown)
-        async with in_time(PATIENCE_S, "the issuer is asked"):
-            while issuer.asked < 2:  # noqa: ASYNC110 (another thread counts)
-                await asyncio.sleep(0.01)
+        await asked_again(issuer)
         issuer.may_answer.set()
         issuer.gives(jwk(ED, "k2"))
 
@@ -536,9 +546,7 @@ def test_a_key_that_its_issuer_removed_while_nobody_asked_is_not_taken_once_more
         clock.now += LATE_S
         issuer.may_answer.clear()
         first = asyncio.create_task(found.check(shown))
-        async with in_time(PATIENCE_S, "the issuer is asked"):
-            while issuer.asked < 2:  # noqa: ASYNC110 (another thread counts)
-                await asyncio.sleep(0.01)
+        await asked_again(issuer)
         second = asyncio.create_task(found.check(shown))
         await asyncio.sleep(0)  # so far it goes without the issuer
         assert not second.done()
@@ -564,9 +572,7 @@ def test_an_issuer_that_is_down_after_a_rest_is_waited_for_once(issuer: Issuer) 
         await found.check(shown)
         issuer.may_answer.set()
         # That it was down a while ago is no reason to believe that it still is.
-        async with in_time(PATIENCE_S, "the fetch has failed"):
-            while found._fetching is not None:  # noqa: ASYNC110 (nothing sets an event)
-                await asyncio.sleep(0.01)
+        await given_up(found)
         issuer.status = 200
         issuer.gives(jwk(ED, "k2"))
         clock.now += LATE_S
@@ -608,9 +614,7 @@ def test_an_issuer_that_is_down_is_no_denial(issuer: Issuer) -> None:
         issuer.status = 503
         clock.now += STALE_S - 1
         await found.check(shown)
-        async with in_time(PATIENCE_S, "the fetch has failed"):
-            while found._fetching is not None:  # noqa: ASYNC110 (nothing sets an event)
-                await asyncio.sleep(0.01)
+        await given_up(found)
         with pytest.raises(HostFault):
             await found.check(token(issuer, ED, "EdDSA", kid="k9"))
         clock.now += 1

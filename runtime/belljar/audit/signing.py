@@ -1,9 +1,8 @@
 """Who signs a log, and what never is signed.
 
 **When.** At the end of each run, while a host is up every `_EVERY_RECORDS` records or `_EVERY_S` seconds, and when a
-command has erased something. An append
-costs nothing for that: the leaves are computed when a checkpoint is made, of the records since the one before. Runs
-that end together share a checkpoint.
+command has erased something. An append costs nothing for that: the leaves are computed when a checkpoint is made, of
+the records since the one before. Runs that end together share a checkpoint.
 
 **What is remembered.** In the keys folder, so that whoever can write the log cannot change it as well, is one file for
 each log: how many records were signed last, the root, the hash of the last of them, and the parts of the tree from

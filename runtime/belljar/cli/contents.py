@@ -20,7 +20,7 @@ from belljar.cli import options
 from belljar.cli.files import write_private
 from belljar.cli.logged import check_run, may_be_unlogged, note_read, run_id
 from belljar.cli.loop import run_async
-from belljar.cli.output import counted, emit, is_terminal, printable, put, say, tell
+from belljar.cli.output import counted, emit, is_terminal, put, say, tell
 from belljar.cli.proving import sign
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import Journal, opened_journal
@@ -71,11 +71,10 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
         emit({"run": run, "name": name, "bytes": len(data), **text})
     elif output is not None:
         return
-    elif is_terminal():
-        for line in data.decode("utf-8", "replace").split("\n"):
-            say(printable(line))
     else:
         put([data])
+        if is_terminal():
+            say("")
 
 
 @click.command("erase")

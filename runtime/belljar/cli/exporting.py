@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable
 from pathlib import Path
 
 from belljar.audit.export.otel import send
 from belljar.cli.files import write_private
-from belljar.cli.output import is_terminal, printable, put, tell
+from belljar.cli.output import put, tell
 
 __all__ = ["deliver"]
 
 
 def deliver(pieces: Iterable[bytes], file: Path | None, endpoint: str | None) -> None:
-    """To a collector, to a file that only its owner reads, or to stdout. No terminal is steered by what programs wrote.
+    """To a collector, to a file that only its owner reads, or to stdout.
 
     Raises:
         InvalidInput: the file cannot be written, or that is no URL of a collector.
@@ -23,10 +22,7 @@ def deliver(pieces: Iterable[bytes], file: Path | None, endpoint: str | None) ->
     if endpoint is not None:
         tell(f"the collector took all {send(endpoint, pieces)} batches")
         return
-    if file is not None:
-        write_private(file, pieces)
-    elif is_terminal():
-        for piece in codecs.iterdecode(pieces, "utf-8", "replace"):
-            print(printable(piece), end="")
-    else:
+    if file is None:
         put(pieces)
+    else:
+        write_private(file, pieces)

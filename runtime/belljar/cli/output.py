@@ -12,6 +12,7 @@ happens to stderr, where only we write, is an error.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import json
@@ -157,8 +158,11 @@ def is_terminal() -> bool:
 
 
 def put(pieces: Iterable[bytes]) -> None:
-    """Write bytes to stdout as they are."""
-    if sys.stdout is not None:
+    """Write bytes to stdout as they are; to a terminal, as text that does not steer it."""
+    if is_terminal():
+        for text in codecs.iterdecode(pieces, "utf-8", "replace"):
+            print(printable(text), end="")
+    elif sys.stdout is not None:
         sys.stdout.flush()
         for piece in pieces:
             sys.stdout.buffer.write(piece)
