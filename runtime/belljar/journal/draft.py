@@ -83,6 +83,10 @@ class Store(Protocol):
         """
         ...
 
+    def removed(self) -> bool:
+        """Whether another host took this one for dead and removed it. In a store of one machine that never happens."""
+        ...
+
     @property
     def host(self) -> str | None:
         """What other hosts call this one; None for a store of one machine."""
@@ -182,6 +186,10 @@ class Draft:
         """`Store.living`. It takes effect even if the job raises."""
         return self._round.living(lease_s)
 
+    def removed(self) -> bool:
+        """`Store.removed`."""
+        return self._round.removed()
+
     def head(self) -> tuple[int, bytes]:
         """The number and the hash of the log's last record; 0 and zeros where there is none."""
         found: tuple[int, bytes] = self._own[_HEAD] if _HEAD in self._own else self._round.head()
@@ -244,6 +252,9 @@ class _Round:
     def living(self, lease_s: float) -> set[str] | None:
         self.save()
         return self._store.living(lease_s)
+
+    def removed(self) -> bool:
+        return self._store.removed()
 
     def attempt(self, job: Job[Any]) -> Outcome:
         draft = Draft(self)

@@ -176,6 +176,10 @@ class PostgresStore:
             self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
         return {str(name) for (name,) in self._server.fetch("SELECT name FROM belljar.hosts")}
 
+    def removed(self) -> bool:
+        self._lock_first()
+        return not self._server.fetch("SELECT name FROM belljar.hosts WHERE name = $1", self.host)
+
     def pulse(self) -> None:
         with contextlib.suppress(StoreError):
             self._connect()

@@ -196,6 +196,9 @@ class SqliteStore:
     def living(self, lease_s: float) -> None:
         return None
 
+    def removed(self) -> bool:
+        return False
+
     def forget(self) -> None:
         self.close()
 

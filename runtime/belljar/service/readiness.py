@@ -62,7 +62,6 @@ class Readiness:
 
 
 _A_RUN: Final = "SELECT count(*) FROM runs WHERE run = ?"
-_A_HOST: Final = "SELECT name FROM belljar.hosts WHERE name = ?"
 
 
 async def _written(journal: Journal, look: Callable[[Draft], object], unavailable: Unavailable) -> None:
@@ -70,14 +69,10 @@ async def _written(journal: Journal, look: Callable[[Draft], object], unavailabl
 
     def work(draft: Draft) -> None:
         look(draft)
-        if _is_dead(journal, draft):
+        if draft.removed():
             raise unavailable("this host was taken for dead; restart")
 
     await journal.submit(Job(work), unavailable=unavailable)
-
-
-def _is_dead(journal: Journal, draft: Draft) -> bool:
-    return journal.host is not None and not draft.query(_A_HOST, journal.host)
 
 
 async def taken_for_dead(journal: Journal) -> None:
@@ -86,7 +81,7 @@ async def taken_for_dead(journal: Journal) -> None:
     while not found:
         await asyncio.sleep(_LOOK_S)
         with contextlib.suppress(HostFault):  # a journal that is out of reach may come back
-            found = await journal.submit(Job(lambda draft: _is_dead(journal, draft)))
+            found = await journal.submit(Job(lambda draft: draft.removed()))
 
 
 async def _said(ask: Callable[[], Awaitable[object]]) -> str:
