@@ -30,8 +30,11 @@ test: lint types unit
 quick: $(READY)
 	@$(MAKE) --no-print-directory --jobs=3 lint types quick-unit
 
-# Fewer examples of each property, no dump of the stacks of what hangs; and what was compiled is kept whatever the
-# environment says of it, beside the sources of nobody.
+# What was compiled is kept whatever the environment says of it: tests start thousands of processes.
+unit: export PYTHONDONTWRITEBYTECODE =
+
+# Fewer examples of each property, no dump of the stacks of what hangs; and what was compiled is beside the sources of
+# nobody.
 quick-unit: export PYTHONDONTWRITEBYTECODE =
 quick-unit: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/bytecode
 quick-unit: $(READY)
