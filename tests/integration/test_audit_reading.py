@@ -196,7 +196,7 @@ def test_what_was_kept_of_a_run_is_shown(jar: Jar) -> None:
     at = lines.index("| print('the herons')")
     assert lines[at + 1] == "| FINAL(context[:3])"
     assert "| the herons" in lines
-    assert '| "abc"' in lines
+    assert "| abc" in lines
     (turn,) = jar("audit", "show", "last", "--json").document["trajectory"]["turns"]
     assert turn["cells"][0]["code"]["text"] == "print('the herons')\nFINAL(context[:3])"
 

@@ -191,7 +191,7 @@ def test_rlm_is_read_by_the_types_of_the_library_and_written_as_it_writes(types:
     assert sum(call.usage_summary.total_input_tokens for call in calls) > 0
     children = [call.metadata for call in calls if call.metadata is not None]
     assert [len(child["iterations"]) for child in children] == [1, 1]
-    assert iterations[-1].final_answer == f'"{HOSTILE[0]}"'
+    assert iterations[-1].final_answer == HOSTILE[0]
 
 
 # ------------------------------------------------------------------------------------------------------ OpenTelemetry

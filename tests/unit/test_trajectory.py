@@ -15,6 +15,7 @@ from belljar.audit.reading import log_read
 from belljar.audit.trajectory import (
     Absent,
     Answer,
+    AnswerText,
     Child,
     Query,
     Read,
@@ -33,6 +34,7 @@ from belljar.identity import RunId
 from tests import journals
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
+from tests.unit.trajectories import Shelf
 
 CONTEXT = {
     "name": "context",
@@ -104,6 +106,27 @@ def test_a_turn_has_the_queries_to_the_root_model_and_the_cells_that_followed() 
     assert first.answered is first.queries[1]
     assert [cell.number for cell in (*first.cells, *second.cells)] == [1, 2]
     assert (second.cells[0].status, second.cells[0].started_ns, second.cells[0].ended_ns) == ("ok", 25000, 27000)
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ('"two\\nlines, \\"quoted\\""', 'two\nlines, "quoted"'),
+        ('""', ""),
+        ("42", "42"),
+        ('{"pairs": [1, 2]}', '{"pairs": [1, 2]}'),
+        ('"\\ud800"', '"\\ud800"'),
+        ('"cut off', '"cut off'),
+    ],
+)
+def test_an_answer_is_told_as_its_text_and_any_other_value_as_json(stored: str, words: str) -> None:
+    shelf = Shelf()
+    put = shelf.put(stored)
+    answer = AnswerText("r1", put.sha256, put.size_bytes, put.content)
+    assert answer.words(shelf) == words
+    assert answer.read(shelf) == stored
+    shelf.erase()
+    assert isinstance(answer.words(shelf), Absent)
 
 
 def test_a_turn_without_code_is_one_though_its_answer_is_recorded_behind_the_next_question() -> None:

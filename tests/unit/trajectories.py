@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from belljar.audit.coverage import Document
 from belljar.audit.trajectory import (
     Answer,
+    AnswerText,
     Cell,
     Child,
     Limit,
@@ -66,6 +68,11 @@ class Shelf:
         if said is not None:
             self._kept[name] = said
         return Text(run, name, len(data), None if said is None else name)
+
+    def answer(self, said: str, run: str) -> AnswerText:
+        """One that is a text."""
+        put = self.put(json.dumps(said), run)
+        return AnswerText(run, put.sha256, put.size_bytes, put.content)
 
     def erase(self) -> None:
         """From now on all texts are gone."""
@@ -211,7 +218,7 @@ def story(
             steps.append(Child(**tale.now(), run=child))
             _add(found.total, child.total)
         if number == cells:
-            steps.append(Answer(**tale.now(), text=shelf.put(f'"{tale.say(0)}"', run), void=False, stays=False))
+            steps.append(Answer(**tale.now(), text=shelf.answer(tale.say(0), run), void=False, stays=False))
         found.turns.append(tale.turn(number, steps))
     asked = [one for turn in found.turns for one in turn.queries]
     for query in [*asked, *(one for one in found.steps() if isinstance(one, Query))]:

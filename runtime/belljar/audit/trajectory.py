@@ -64,6 +64,7 @@ from belljar.spans import Spans
 __all__ = [
     "Absent",
     "Answer",
+    "AnswerText",
     "Canary",
     "Cell",
     "Child",
@@ -194,6 +195,21 @@ class Text:
         return "\n".join(part.rstrip("\n") for part in (printed.stdout, printed.stderr, printed.traceback) if part)
 
 
+class AnswerText(Text):
+    """An answer, as JSON. In words, one that is a text stands as the text that it is."""
+
+    __slots__ = ()
+
+    def words(self, contents: Contents | None) -> str | Absent:
+        found = super().words(contents)
+        if isinstance(found, Absent):
+            return found
+        try:
+            return msgspec.json.decode(found, type=str)
+        except msgspec.DecodeError:  # it is no text
+            return found
+
+
 class _Matches(Text):
     """What a search gave: `spans` says how long each piece of the text is. In words, each stands on a line."""
 
@@ -322,12 +338,12 @@ class Refused(_Step, kw_only=True, tag="refused"):
 
 
 class Answer(_Step, kw_only=True, tag="answer"):
-    """The answer, as JSON. `void`: it does not count. `stays`: others may follow.
+    """The answer. `void`: it does not count. `stays`: others may follow.
 
     `output` is what its cell had printed by then, where that is kept and the cell was stopped by it.
     """
 
-    text: Text
+    text: AnswerText
     void: bool
     stays: bool
     output: Text | None = None
@@ -762,7 +778,7 @@ def _answer(record: Record, event: AnswerGiven | AnswerVoid) -> Answer:
     return Answer(
         seq=record.seq,
         at_ns=record.time_ns,
-        text=Text(record.run, event.answer_sha256, event.answer_bytes, event.content),
+        text=AnswerText(record.run, event.answer_sha256, event.answer_bytes, event.content),
         void=given is None,
         stays=given is not None and given.stays,
         output=Text(record.run, None, None, output, "output") if output is not None else None,
