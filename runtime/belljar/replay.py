@@ -174,6 +174,7 @@ class Replays:
         policy: str | Path | Policy | None = None,
         backend: BackendName | str | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
+        policies: Mapping[str, Policy] | None = None,
         ticket: Ticket | None = None,
     ) -> Replay:
         """Replay a run that has ended, and compare it with its record.
@@ -183,6 +184,7 @@ class Replays:
             policy: under which it is to run; the recorded one when None.
             backend: in what; the recorded one when None.
             contexts: by name, those that are not registered any more, as sources. Others are found by their digests.
+            policies: what a policy's name means besides presets, where the record does not have all of it.
             ticket: where the replay was ordered of a service.
 
         Raises:
@@ -194,7 +196,7 @@ class Replays:
         keys = Keys.at(self._environ)
         recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
         recording.had(contexts or ())
-        setting = setting_of(recording, policy, backend)
+        setting = setting_of(recording, policy, backend, policies)
         started = _marked(recording, setting)
         async with self._real.noting(Tenant(recording.started.tenant), started, ticket) as note:
             again = await self._again(recording, setting, contexts or {})
@@ -293,8 +295,16 @@ class Setting(NamedTuple):
     backend: str
 
 
-def setting_of(recording: Recording, wish: str | Path | Policy | None = None, backend: str | None = None) -> Setting:
+def setting_of(
+    recording: Recording,
+    wish: str | Path | Policy | None = None,
+    backend: str | None = None,
+    policies: Mapping[str, Policy] | None = None,
+) -> Setting:
     """Under a policy and in a backend that somebody wishes, or else the recorded ones.
+
+    Args:
+        policies: what a policy's name means besides presets, where the record does not have all of it.
 
     Raises:
         InvalidInput: `replay.policy`: the recorded policy was not kept, and is none that is known here.
@@ -302,7 +312,7 @@ def setting_of(recording: Recording, wish: str | Path | Policy | None = None, ba
     """
     started = recording.started
     if wish is None:
-        wish = _recorded_policy(recording)
+        wish = _recorded_policy(recording) or (policies or {}).get(started.policy or "")
     unknown = wish is None and started.policy not in presets()
     if wish is None:
         wish = started.policy or ""

@@ -99,6 +99,11 @@ def event_of(line: str) -> str:
         (["--since", "2026-11-23T04:00:00"], "b c"),
         (["--until", "2026-11-23T04:00:00"], "a a.00001"),
         (["--since", "2026-11-24"], ""),
+        (["--since", "2026-11-23T04:00:00Z"], "b c"),
+        (["--since", "2026-11-23T05:00:00.000+01:00"], "b c"),
+        (["--since", "2026-11-23 04:00:00"], "b c"),
+        (["--since", "2026-11-23 04:00:00 UTC"], "b c"),
+        (["--until", "2026-11-23t04:00:00z"], "a a.00001"),
         (["--min-cost", "0.0000007"], "a b"),
         (["--min-cost", "0.000000601"], "a b"),
         (["--min-cost", "0.0000011"], "a"),
@@ -121,7 +126,7 @@ def test_runs_are_listed_by_what_they_are(tmp_path: Path, options: list[str], li
     [
         (["--status", "eror"], "'eror' is not how a run ends"),
         (["--tenant", "Acme"], "'Acme' is not a valid tenant name"),
-        (["--since", "yesterday"], "'yesterday' does not match the formats"),
+        (["--since", "yesterday"], "'yesterday' is not a valid time; use one such as"),
         (["--min-cost", "1 EUR"], "'1 EUR' is not a valid amount"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from belljar.jobs import (
     TextContext,
 )
 from belljar.jobs.again import Again, read_again
+from belljar.policy import Policy, load, parse
 from belljar.service.pages import DemoModel
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
@@ -194,8 +195,8 @@ def test_whoever_does_many_runs_again_holds_up_nobody_else(jar: Jar, monkeypatch
     reading: list[str] = []
     go_on = threading.Event()
 
-    def slow(host: Host, asked: AskedAgain) -> Again:
-        found = read_again(host, asked)
+    def slow(host: Host, asked: AskedAgain, policies: Mapping[str, Policy]) -> Again:
+        found = read_again(host, asked, policies)
         if found.tenant.levels[0] == ACME.levels[0]:
             reading.append(asked.run)
             go_on.wait(PATIENCE_S)
@@ -274,5 +275,40 @@ def test_a_fork_runs_under_a_policy_that_the_service_knows(jar: Jar) -> None:
             with pytest.raises(InvalidPolicy) as caught:
                 await again(desk, result.run, from_turn=2, model=DEMO)
             assert caught.value.code == "policy.unknown"
+
+    drive(go())
+
+
+WATCHFUL = """
+schema = 1
+extends = "standard"
+name = "watchful"
+[models]
+canaries = ["as green as grass"]
+"""
+
+
+def test_a_replay_runs_under_the_service_s_policy_where_the_record_does_not_have_its_canaries(jar: Jar) -> None:
+    watchful = parse(WATCHFUL, source="watchful.toml", base=load)
+    other = parse(WATCHFUL.replace("grass", "a leaf"), source="watchful.toml", base=load)
+
+    async def replayed(desk: Desk, run: str) -> tuple[str, bool]:
+        replay = await again(desk, run)
+        await desk.wait(replay, PATIENCE_S)
+        report = desk.report(replay)
+        assert report is not None
+        return report.outcome, report.policy_changed
+
+    async def go() -> None:
+        async with desk_of(jar, policies={"watchful": watchful}) as desk:
+            run = await code(desk, "print('as ' + 'green as grass')", ACME, policy="watchful")
+            await desk.wait(run, PATIENCE_S)
+            assert await replayed(desk, run) == ("equal", False)
+        async with desk_of(jar, policies={"watchful": other}) as desk:
+            assert await replayed(desk, run) == ("diverged", True)
+        async with desk_of(jar) as desk:
+            with pytest.raises(InvalidInput) as caught:
+                await again(desk, run)
+            assert caught.value.code == "replay.policy"
 
     drive(go())

@@ -716,6 +716,12 @@ def test_of_a_replay_and_of_a_fork_everything_says_which_run_it_is_one_of(rig: R
     assert f"  replay of {result.run}\n" in jar("audit", "ls", *at).stdout
     refused = jar("audit", "diff", str(result.run), replay, *at)
     assert (refused.code, f"{replay} is a replay" in refused.stderr) == (2, True)
+    env = {"BELLJAR_KEYS": rig.environ["BELLJAR_KEYS"]}
+    erased = jar("audit", "erase", str(result.run), "--yes", *at, env=env)
+    assert f"belljar: {fork} is a fork and keeps its own copy of what it took over: erase it, too\n" in erased.stderr
+    again = jar("audit", "erase", str(result.run), "--yes", "--json", *at, env=env).document
+    assert (again["erased"], again["forks"]) == ([], [fork])
+    assert jar("audit", "erase", fork, "--yes", "--json", *at, env=env).document["forks"] == []
 
 
 def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:

@@ -50,7 +50,15 @@ def test_a_log_that_was_put_back_with_its_keys_is_found_by_its_witness(jar: Jar)
     assert jar.exec("print(2)", env=env).code == 0
     assert "the log verifies" in (whole := jar("state", "check", env=env)).stdout
     assert f"witness   file:{notes}  (has the first " in whole.stdout
-    assert jar("audit", "verify", "--witness", notes, env=env).code == 0
+    whole = jar("audit", "verify", "--witness", notes, env=env)
+    assert (whole.code, whole.stderr) == (0, "")
+    garbled = jar.work / "garbled"
+    kept = notes.read_text()
+    cut = [f"# {line}" if line.strip().isdigit() else line for line in kept.splitlines(keepends=True)]
+    garbled.write_text("".join(cut) + kept)
+    told = jar("audit", "verify", "--witness", garbled, "--json", env=env)
+    assert (told.code, told.document["witness_lines_unreadable"]) == (0, 4 * garbled.read_text().count("\n# "))
+    assert f"lines of the witness file:{garbled} cannot be read" in told.complaint
     # Whoever can write the log and the keys puts both back.
     for path in log.parent.glob("audit.db*"):
         path.unlink()

@@ -62,6 +62,7 @@ class Issuer:
     def __init__(self, *keys: dict[str, Any]) -> None:
         self.body = json.dumps({"keys": keys}).encode()
         self.status = 200
+        self.raw: bytes | None = None  # all of an answer, its head included
         self.asked = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -71,6 +72,9 @@ class Issuer:
             def do_GET(self) -> None:
                 here.asked += 1
                 here.may_answer.wait()
+                if here.raw is not None:
+                    self.wfile.write(here.raw)
+                    return
                 self.send_response(here.status)
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
@@ -234,6 +238,11 @@ def test_claims_may_lie_deeper_and_have_any_name(issuer: Issuer) -> None:
         {"roles": None},
         {"roles": [["devs"], {"devs": 1}, 7, None]},
         {"roles": {"devs": True}},
+        {"roles": "audit\u00a0devs"},
+        {"roles": "audit\u2003devs"},
+        {"roles": "audit\tdevs"},
+        {"roles": "audit,devs"},
+        {"roles": "  "},
         {"belljar_tenant": None},
         {"belljar_tenant": ""},
         {"belljar_tenant": "Acme"},
@@ -385,6 +394,15 @@ def test_another_key_of_the_same_name_does_not_count(issuer: Issuer) -> None:
 def test_a_key_is_used_for_what_it_is_published_for(issuer: Issuer, published: dict[str, Any]) -> None:
     issuer.gives(jwk(ED, "k0"), {**jwk(RSA), **published})
     assert denied(issuer, token(issuer)) == "access.token"
+
+
+def test_of_keys_with_one_name_the_one_with_the_algorithm_of_the_token_counts(issuer: Issuer) -> None:
+    issuer.gives(jwk(RSA), jwk(P256), jwk(ED))
+    assert taken(issuer, token(issuer)).name == "oidc:alice"
+    assert taken(issuer, token(issuer, P256, "ES256")).name == "oidc:alice"
+    assert taken(issuer, token(issuer, ED, "EdDSA")).name == "oidc:alice"
+    assert denied(issuer, token(issuer, P521, "ES512")) == "access.token"
+    assert denied(issuer, token(issuer, ec.generate_private_key(ec.SECP256R1()), "ES256")) == "access.token"
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
@@ -672,6 +690,28 @@ def test_a_fetch_that_fails_keeps_the_keys_that_are_known(issuer: Issuer) -> Non
         await found.check(shown)
 
     asking(issuer, ask)
+
+
+def test_an_issuer_that_sends_bytes_one_by_one_holds_nobody_up(issuer: Issuer) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in issuer.body.ljust(20_000))
+    issuer.raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+    async def ask(found: Oidc, _: Clock) -> tuple[float, float]:
+        waits: list[float] = []
+
+        async def neighbour() -> None:
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                waits.append(time.thread_time() - before)
+
+        going_on = asyncio.create_task(neighbour())
+        await found.check(token(issuer))
+        going_on.cancel()
+        return max(waits), sum(waits)
+
+    longest, whole = asking(issuer, ask)
+    assert longest < whole / 4
 
 
 def test_a_redirect_is_not_followed(issuer: Issuer) -> None:

@@ -80,6 +80,11 @@ that a syslog wrote, to those in its last 16 MiB; an endpoint may give that much
 this log, those of others do not count, so several logs may share a witness; if none is, the log was replaced. A witness
 without any checkpoint is an error. It needs to be trusted only to keep what it got: what it has is signed.
 
+A line of a witness that is part of no note says nothing of the log: a full disk cut a note off, or somebody garbled it.
+`verify` cannot know which, or what stood there. So it says how many there are, on stderr and with `--json` as
+`witness_lines_unreadable`, and exits by what the others say. In the file of a syslog, where others write as well, lines
+count that look like a part of a note. What somebody adds behind a note does not hide that one.
+
 **After a restore.** What a witness has cannot be taken back. If an old copy was put back, and signed with
 `audit checkpoint --accept-restored`, the witness goes on saying that more was signed than that has, or something else:
 `verify --witness` names it, `restored old copy` at first, and `fork` once the log has grown past it. This is right. So

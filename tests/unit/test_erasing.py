@@ -13,7 +13,7 @@ import pytest
 
 from belljar.audit import records, verify
 from belljar.audit.content import HOST_KEY, PART_BYTES, open_contents
-from belljar.audit.erasing import Why, due, erase, expire, of_run, of_tenant, oldest, scrub
+from belljar.audit.erasing import Why, due, erase, expire, forks_of, of_run, of_tenant, oldest, scrub
 from belljar.audit.events import CellFinished, CellStarted, ContentsErased, RunFinished, RunStarted
 from belljar.broker.keeping import Keeper
 from belljar.errors import AuditUnavailable, ContentErased, InvalidInput
@@ -30,13 +30,22 @@ KEEPING = Audit(contents=("code",), keep_days=1, item_bytes_max=2**20, run_bytes
 DAY_S = 86_400
 
 
-async def keep(log: OwnLog, keys: Keys, run: str, *, tenant: str = "acme", is_open: int = 0, size: int = 100) -> str:
+async def keep(
+    log: OwnLog,
+    keys: Keys,
+    run: str,
+    *,
+    tenant: str = "acme",
+    is_open: int = 0,
+    size: int = 100,
+    forks: str | None = None,
+) -> str:
     """A run with a content of this size, which began at the epoch. Returns what its record calls that."""
     keeper = Keeper(run, KEEPING)
     kept = keeper.keep("code", run.encode().ljust(size, b"x"))
     account = RunRow(RunId(run), Tenant(tenant), "1:1", b"{}", b"{}", is_open)
     began = keeper.begun(keys.secret(HOST_KEY), 0).then(Job(lambda draft: draft.put(RUNS, account)))
-    await log.append(RunId(run), RunStarted(tenant=tenant, contexts=[]), beside=began)
+    await log.append(RunId(run), RunStarted(tenant=tenant, contexts=[], forks=forks), beside=began)
     cell = CellStarted(cell=1, code_sha256="0" * 64, code_bytes=size, content=kept.name)
     await log.append(RunId(run), cell, beside=kept.job)
     if not is_open:
@@ -103,6 +112,27 @@ def test_contents_are_read_and_erased_in_a_file_and_in_a_database(tmp_path: Path
         assert contents.text("r1", first) == "r1".ljust(PART_BYTES, "x")
         with pytest.raises(ContentErased):
             contents.get("r2", second)
+
+
+@pytest.mark.usefixtures("store")
+def test_forks_and_forks_of_forks_that_keep_copies_are_named(tmp_path: Path) -> None:
+    async def main() -> None:
+        log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
+        await keep(log, keys, "r2")
+        await keep(log, keys, "r3", forks="r2")
+        await keep(log, keys, "r4", forks="r3")
+        await keep(log, keys, "r1", forks="r4")  # its clock was behind
+        await keep(log, keys, "r1.00001")
+        await keep(log, keys, "r5", forks="r0")
+        await keep(log, keys, "r6")
+        await erased(log, ["r2", "r3"])
+        await log.aclose()
+
+    asyncio.run(main())
+    place = journals.place(tmp_path / "audit.db") or ""
+    assert forks_of(place, ["r2"]) == ["r1", "r4"]
+    assert forks_of(place, ["r4", "r6"]) == ["r1"]
+    assert forks_of(place, ["r1", "r6"]) == []
 
 
 def test_a_reader_keeps_the_key_s_bytes_and_that_is_said(tmp_path: Path) -> None:

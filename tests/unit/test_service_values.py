@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.errors import InvalidInput
-from belljar.service.values import VALUES_MAX, Values, decode
+from belljar.service.values import VALUES_MAX, Values, check_names, decode
 
 TEXTS = st.text(st.sampled_from(',[{}]:"\\\\n a\u20ac'), max_size=12)
 JSON = st.recursive(
@@ -64,3 +64,37 @@ def test_a_number_that_is_too_large_is_none(text: str) -> None:
     assert math.isinf(float(text))
     with pytest.raises(msgspec.ValidationError, match="out of range"):
         decode(text.encode(), Any)
+
+
+@given(JSON, st.booleans())
+def test_what_has_no_name_twice_is_taken(value: Any, is_ascii: bool) -> None:
+    check_names(json.dumps(value, ensure_ascii=is_ascii).encode())
+
+
+class Asked(msgspec.Struct):
+    tenant: str = ""
+    more: Any = None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tenant":"a","tenant":"b"}',
+        '{"tenant":"a","tenant":"a"}',
+        '{"tenant":"a","ten\\u0061nt":"b"}',
+        '{"tenant" : "a"\n,\t"tenant"\n:"b"}',
+        '{"more":[{"x":{"":1e99,"y":":","":2}}]}',
+        '{"unknown":{"a":1,"a":2}}',
+        '{"unknown":1,"unknown":2}',
+    ],
+)
+def test_a_name_that_an_object_has_twice_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(msgspec.DecodeError, match="two members of one name"):
+        decode(text.encode(), Asked)
+
+
+def test_names_are_looked_at_in_a_time_that_is_in_proportion() -> None:
+    data = b"{%b}" % b",".join(b'"k%d":1e300' % number for number in range(VALUES_MAX - 1))
+    began = time.thread_time()
+    check_names(data)
+    assert time.thread_time() - began < 2

@@ -127,7 +127,7 @@ class Bench:
         return self.do(address, work)
 
     def verify(self, place: str) -> Report:
-        return verify(self.path, keys=self.keys, witnessed=asyncio.run(read_witness(place)))
+        return verify(self.path, keys=self.keys, witnessed=read(place))
 
     def forget(self) -> None:
         """What the keys folder remembers of the log is gone, as with whoever can write both."""
@@ -161,7 +161,11 @@ def sizes(notes: list[str]) -> list[int]:
 
 
 def read(place: Path | str) -> list[str]:
-    return asyncio.run(read_witness(str(place)))
+    return asyncio.run(read_witness(str(place))).notes
+
+
+def unreadable(place: Path | str) -> int:
+    return asyncio.run(read_witness(str(place))).unreadable
 
 
 def kinds(report: Report) -> set[str]:
@@ -222,7 +226,10 @@ def test_a_syslog_gets_one_line_which_can_be_read_back(
     Path("auth.log").write_text(
         f"Nov 29 07:00:00 host {line[4:]}\nNov 29 07:00:01 host sshd: belljar/log/ is no note\n"
     )
-    assert read("auth.log") == [receipt.checkpoint]
+    assert (read("auth.log"), unreadable("auth.log")) == ([receipt.checkpoint], 1)
+    whole = Path("auth.log").read_text()
+    Path("auth.log").write_text(whole + whole.replace("\\n", "\\x").replace("sshd: belljar/log/", "sshd:"))
+    assert (read("auth.log"), unreadable("auth.log")) == ([receipt.checkpoint], 2)
     with pytest.raises(InvalidInput, match="a syslog cannot be asked"):
         read(f"syslog:{target}")
 
@@ -422,7 +429,38 @@ def test_what_a_full_disk_cut_off_counts_nothing_and_hides_nothing(bench: Bench,
     with notes.open("a") as opened:
         opened.write(whole[:60])
     bench.add(to_file(notes), "r2")
+    assert (sizes(read(notes)), unreadable(notes)) == ([3, 6], 3)
+
+
+@pytest.mark.parametrize("line", range(5))
+def test_a_line_that_somebody_garbled_is_told_and_not_passed_over(bench: Bench, notes: Path, line: int) -> None:
+    for run in ("r1", "r2"):
+        bench.add(to_file(notes), run)
+    assert unreadable(notes) == 0
+    lines = notes.read_text().splitlines(keepends=True)
+    lines[5 + line] = "#garbled\n"
+    notes.write_text("".join(lines))
+    assert sizes(read(notes)) == [3]
+    assert unreadable(notes) == (5 if line == 3 else 4)  # an empty line is none
+
+
+@pytest.mark.parametrize("more", ["— \n", "— x y\n", "x", "— a " + "A" * 92 + "\n", "— b AAAA\n" * 20, "belljar/log/"])
+def test_who_can_only_add_to_a_witness_makes_no_note_unreadable(bench: Bench, notes: Path, more: str) -> None:
+    bench.add(to_file(notes), "r1")
+    with notes.open("a") as opened:
+        opened.write(more)
+    bench.add(to_file(notes), "r2")
     assert sizes(read(notes)) == [3, 6]
+    assert bench.verify(str(notes)).problems == []
+
+
+def test_a_note_that_was_given_the_name_of_another_log_is_named(bench: Bench, notes: Path) -> None:
+    for run in ("r1", "r2"):
+        bench.add(to_file(notes), run)
+    first, last = read(notes)
+    origin = Note.read(last).checkpoint.origin
+    notes.write_text(first + last.replace(origin, "belljar/log/0123"))
+    assert kinds(bench.verify(str(notes))) == {"forged checkpoint"}
 
 
 def test_of_a_file_the_end_is_read_and_of_an_endpoint_all_or_nothing(
@@ -432,7 +470,7 @@ def test_of_a_file_the_end_is_read_and_of_an_endpoint_all_or_nothing(
     bench.add(to_file(notes), "r2")
     second = len(notes.read_bytes()) - notes.read_bytes().rindex(b"belljar/log/")
     monkeypatch.setattr(witness, "READ_BYTES_MAX", second + 5)
-    assert sizes(read(notes)) == [6]
+    assert (sizes(read(notes)), unreadable(notes)) == ([6], 0)
 
     def forever() -> Iterator[bytes]:
         while True:

@@ -11,9 +11,9 @@ A token is taken if everything holds:
 * its claims give a role, and a tenant where the role has one.
 
 **Claims.** The values of the claim of roles are looked up in the configuration; of several roles the first counts, in
-the order `admin`, `operator`, `tenant-admin`, `runner`, `auditor`. A text of several words has a role in each word, as
-`scope` does. The claim of the tenant is the tenant's path, or `*` for the whole host; `admin` and `operator` need none.
-A token without a known role or a valid tenant is refused: nothing is assumed.
+the order `admin`, `operator`, `tenant-admin`, `runner`, `auditor`. A text has several with spaces between, as `scope`
+does; nothing else divides it. The claim of the tenant is the tenant's path, or `*` for the whole host; `admin` and
+`operator` need none. A token without a known role or a valid tenant is refused: nothing is assumed.
 
 **Keys.** The issuer's keys are fetched from one pinned address by https (http only on this machine), without proxy or
 redirect, when the first token comes, and again, beside whatever goes on, when they are older than `FRESH_S`. Where
@@ -72,6 +72,8 @@ _AGAIN_S: Final = 5.0
 _FETCH_S: Final = 5.0
 _SET_BYTES_MAX: Final = 256 * 1024
 _SET_KEYS_MAX: Final = 100
+# Each takes some 50 µs, also where it is a byte.
+_PIECES_AT_ONCE: Final = 64
 _RSA_BITS: Final = range(2048, 8192 + 1)
 _SUBJECT_CHARS_MAX: Final = 255
 _ROLES_MAX: Final = 1000
@@ -181,7 +183,7 @@ class Oidc:
         self._settings = settings.checked()
         self._clock = clock
         self._steady = steady
-        self._keys: dict[str | None, _Key] = {}
+        self._keys: dict[str | None, list[_Key]] = {}
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
         self._next_fetch_at = -math.inf
@@ -277,7 +279,9 @@ class Oidc:
         return Principal(f"oidc:{subject}", tenant, role)
 
     def _role(self, found: object) -> Role:
-        words = found.split() if isinstance(found, str) else found if isinstance(found, list) else []
+        if isinstance(found, str):
+            found = [word for word in found.split(" ") if word]
+        words = found if isinstance(found, list) else []
         roles = {self._settings.roles[word] for word in words[:_ROLES_MAX] if _is_known(word, self._settings.roles)}
         for role in ROLES:
             if role in roles:
@@ -295,12 +299,11 @@ class Oidc:
     # -- keys --------------------------------------------------------------------------------------------------------
 
     async def _key(self, header: Mapping[str, Any]) -> _Key:
-        name = header.get("kid")
-        found, is_fresh = self._known(name), self._steady() < self._fetched_at + FRESH_S
+        found, is_fresh = self._known(header), self._steady() < self._fetched_at + FRESH_S
         fetching = None if found is not None and is_fresh else self._fetch_soon()
         if fetching is not None and (found is None or self._steady() >= self._tried_at + LATE_S):
             await asyncio.wait([fetching])  # whoever waits and is cancelled ends no fetch of others
-            found = self._known(name)
+            found = self._known(header)
         if found is not None:
             return found
         if self._steady() >= self._fetched_at + STALE_S or self._trouble is not None:
@@ -310,8 +313,10 @@ class Oidc:
             )
         raise _denied("none of its issuer's keys has signed it")
 
-    def _known(self, name: str | None) -> _Key | None:
-        return self._keys.get(name) if self._steady() < self._fetched_at + STALE_S else None
+    def _known(self, header: Mapping[str, Any]) -> _Key | None:
+        """Of several keys with the name that a token gives, the first with its algorithm."""
+        keys = self._keys.get(header.get("kid"), []) if self._steady() < self._fetched_at + STALE_S else []
+        return next((key for key in keys if header["alg"] in key.algorithms), keys[0] if keys else None)
 
     def _fetch_soon(self) -> asyncio.Task[None] | None:
         """The fetch that is under way, or a new one; None where it is too early for one."""
@@ -359,15 +364,19 @@ class Oidc:
             async with client, client.stream("GET", self._settings.jwks_url) as response:
                 if response.status_code != 200:
                     raise OSError(f"it answered {response.status_code}")
+                pieces = 0
                 async for piece in response.aiter_raw():
                     found += piece
+                    pieces += 1
                     if len(found) > _SET_BYTES_MAX:
                         raise OSError(f"it gives more than {_SET_BYTES_MAX} bytes")
+                    if pieces % _PIECES_AT_ONCE == 0:  # what has come is parsed without a pause, and others wait
+                        await asyncio.sleep(0)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
         return bytes(found)
 
-    def _read(self, data: bytes) -> dict[str | None, _Key]:
+    def _read(self, data: bytes) -> dict[str | None, list[_Key]]:
         """The keys by name that can be used; under None the only one, for tokens that name none.
 
         Raises:
@@ -377,12 +386,12 @@ class Oidc:
             found = msgspec.json.decode(data, type=_KeySet).keys
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ValueError("what it gives is no set of keys") from None
-        keys: dict[str | None, _Key] = {}
+        keys: dict[str | None, list[_Key]] = {}
         usable = [(one.get("kid"), key) for one in found[:_SET_KEYS_MAX] if (key := self._usable(one)) is not None]
         for name, key in usable:
             if isinstance(name, str):
-                keys.setdefault(name, key)
-        return {**keys, None: usable[0][1]} if len(usable) == 1 else keys
+                keys.setdefault(name, []).append(key)
+        return {**keys, None: [usable[0][1]]} if len(usable) == 1 else keys
 
     def _usable(self, one: dict[str, Any]) -> _Key | None:
         """A key for signatures that is asymmetric and strong enough; None for any other."""

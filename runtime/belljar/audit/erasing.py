@@ -24,16 +24,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal, NoReturn, TypeAlias
 
-from belljar.audit.events import ContentsErased
+from belljar.audit.events import ContentsErased, RunStarted
 from belljar.audit.log import AuditLog
-from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.read import record_at
+from belljar.audit.source import UNREADABLE, Log, open_source, reading
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.identity import Tenant, runs_below, tenants_below
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.schema import SqliteError
 from belljar.journal.tables import CONTENT_KEYS, CONTENTS, RUNS, ContentKeyRow
 
-__all__ = ["Why", "due", "erase", "expire", "of_run", "of_tenant", "oldest", "scrub", "sweep"]
+__all__ = ["Why", "due", "erase", "expire", "forks_of", "of_run", "of_tenant", "oldest", "scrub", "sweep"]
 
 Why: TypeAlias = Literal["erased", "age", "size"]
 
@@ -56,6 +57,7 @@ _SIZES: Final = (
     "(SELECT run FROM content_keys WHERE wrapped IS NOT NULL) GROUP BY run ORDER BY run DESC"
 )
 _LEFT: Final = "SELECT run FROM content_keys WHERE until > 0 AND until <= 1 LIMIT 1"
+_WITH_CONTENTS: Final = "SELECT run, wrapped IS NOT NULL FROM content_keys"
 _BODIES: Final = "SELECT digest, part FROM contents WHERE run = ? LIMIT ?"
 
 
@@ -93,6 +95,25 @@ def oldest(log: Log, bytes_max: int) -> list[str]:
         if kept > bytes_max:
             left_out.append(str(run))
     return left_out[::-1]
+
+
+def forks_of(log: Log, runs: Sequence[str]) -> list[str]:
+    """The forks of these runs, and the forks of forks, of which contents are kept, with copies of theirs among them.
+
+    Blocks, and looks how each run began that ever had contents: a fork has a key of its own, and only that tells whose.
+
+    Raises:
+        AuditUnavailable: the journal cannot be read.
+        VerificationFailed: a record in it is not valid.
+    """
+    with reading(open_source(log)) as source:
+        kept = {str(run): bool(there) for run, there in source.ask(_WITH_CONTENTS)}
+        begun = {run: record_at(source, first).typed for run, first, *_ in source.bounds() or () if run in kept}
+    forked = {run: event.forks for run, event in begun.items() if isinstance(event, RunStarted) and event.forks}
+    found = set(runs)
+    while more := {run for run, of in forked.items() if of in found} - found:
+        found |= more
+    return sorted(run for run in found.difference(runs) if kept[run])
 
 
 async def erase(journal: Journal, audit: AuditLog, runs: Sequence[str], *, by: str, why: Why) -> list[str]:

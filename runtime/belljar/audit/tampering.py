@@ -33,7 +33,7 @@ by a `key.changed` that both have signed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
@@ -239,18 +239,21 @@ def anchors_of(rows: Iterable[tuple[int, object]]) -> tuple[list[Anchor], list[F
 
 
 def against(
-    anchors: list[Anchor], *, origin: str | None, size: int, roots: dict[int, bytes], known: list[Verifier]
+    anchors: list[Anchor],
+    *,
+    origin: str | None,
+    size: int,
+    roots: dict[int, bytes],
+    known: list[Verifier],
+    others: Sequence[Anchor] = (),
 ) -> list[Finding]:
-    """What was done to a log whose rows are in order: `size` of them, with these roots."""
-    found: list[Finding] = []
-    strange: list[Anchor] = []
-    trusted: list[Anchor] = []
-    for number, anchor in enumerate(anchors):
-        try:
-            is_strange = _is_strange(anchor, known, look_closely=number < _SIGNATURES_MAX)
-            (strange if is_strange else trusted).append(anchor)
-        except ValueError as error:
-            found.append(Finding("forged checkpoint", f"{anchor.what}: {error}"))
+    """What was done to a log whose rows are in order: `size` of them, with these roots.
+
+    Of `others`, which say that they are of other logs, only a signature counts that is not by the key that it names:
+    else whoever changes the name of a log in a checkpoint would hide that.
+    """
+    trusted, strange, found = _by_signer(anchors, known)
+    found += _by_signer(others, known)[2]
     more: Kind = "cut tail" if any(one.where == "log" and one.size > size for one in trusted) else "restored old copy"
     for anchor in trusted:
         if origin not in (None, anchor.origin):
@@ -263,6 +266,20 @@ def against(
         kind: Kind = "re-signed log" if found or any(_differs(one, size, roots) for one in strange) else "wrong key"
         found.insert(0, Finding(kind, f"{strange[0].what} is by a key that is not known here"))
     return found
+
+
+def _by_signer(anchors: Sequence[Anchor], known: list[Verifier]) -> tuple[list[Anchor], list[Anchor], list[Finding]]:
+    """Those by known keys, or that nobody signed; those by others; and what is not by the key that it names."""
+    trusted: list[Anchor] = []
+    strange: list[Anchor] = []
+    found: list[Finding] = []
+    for number, anchor in enumerate(anchors):
+        try:
+            is_strange = _is_strange(anchor, known, look_closely=number < _SIGNATURES_MAX)
+            (strange if is_strange else trusted).append(anchor)
+        except ValueError as error:
+            found.append(Finding("forged checkpoint", f"{anchor.what}: {error}"))
+    return trusted, strange, found
 
 
 def _is_strange(anchor: Anchor, known: list[Verifier], *, look_closely: bool) -> bool:

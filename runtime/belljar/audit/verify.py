@@ -315,10 +315,14 @@ class _Checker:
         # The last ones first: what is wrong with a checkpoint is told of the largest.
         # A witness may have those of several logs: they are no other log in the place of this one.
         is_witnessed = any((anchor.where, anchor.origin) == ("witness", origin) for anchor in self._anchors)
-        mine = [one for one in self._anchors if not is_witnessed or one.where != "witness" or one.origin == origin]
-        anchors = sorted(mine, key=lambda anchor: (anchor.where == "log", -anchor.size))
+        anchors = sorted(self._anchors, key=lambda anchor: (anchor.where == "log", -anchor.size))
+        mine: list[Anchor] = []
+        others: list[Anchor] = []
+        for one in anchors:
+            is_other = is_witnessed and one.where == "witness" and one.origin != origin
+            (others if is_other else mine).append(one)
         known = self._known.all()
-        for finding in against(anchors, origin=origin, size=leaves.size, roots=leaves.roots, known=known):
+        for finding in against(mine, origin=origin, size=leaves.size, roots=leaves.roots, known=known, others=others):
             self._find(finding)
             self.problem(finding.what)
         for receipt in receipts:

@@ -16,9 +16,10 @@ address that the host's configuration has, and to no other. Of what an endpoint 
 looked at.
 
 **Reading back.** Of a file the last `READ_BYTES_MAX` bytes are read, of an endpoint that many or none, in `READ_S`
-seconds. What is no checkpoint, such as the beginning of one that a full disk cut off, counts nothing; a syslog's own
-file can be read, too. What a witness has is signed, and is held to the log as any checkpoint that was kept elsewhere
-(`verify`).
+seconds. A syslog's own file can be read, too. What a witness has is signed, and is held to the log as any checkpoint
+that was kept elsewhere (`verify`). A line that is part of none says nothing of the log: a full disk cut a note off, or
+somebody garbled one. Nobody can tell which, so such lines are counted; of a syslog's file, where others write as well,
+those that look like a part of a note. What was added behind a note does not make that one unreadable.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,7 +48,7 @@ from belljar.glyphs import blanked
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Address", "Told", "Witness", "read_witness", "told_in"]
+__all__ = ["Address", "Told", "Witness", "Witnessed", "read_witness", "told_in"]
 
 _log = logging.getLogger("belljar")
 PUSH_S: Final = 5.0
@@ -58,6 +59,9 @@ _SHOWN_CHARS_MAX: Final = 200
 _EXAMPLE: Final = "write file:PATH, https://HOST/PATH, syslog:/dev/log or syslog:HOST:PORT"
 _ORIGIN: Final = "belljar/log/"
 _SYSLOG: Final = re.compile(rf'belljar: checkpoint ("(?:[^"\\\n]|\\[^\n]){{1,{NOTE_BYTES_MAX}}}")')
+# Of a note: the checkpoint, an empty line, and the signatures.
+_LINES_MAX: Final = 4 + 16
+_TRACE: Final = re.compile(r"belljar/(?:log|key)/|belljar: checkpoint")
 # Facility authpriv, severity notice: who reads the machine's own log reads this.
 _PRIORITY: Final = 10 * 8 + 5
 
@@ -291,8 +295,16 @@ def _client() -> httpx2.AsyncClient:
 # -- reading back ------------------------------------------------------------------------------------------------------
 
 
-async def read_witness(place: str) -> list[str]:
-    """The checkpoints that a witness has: the notes in a file, or what an http or https URL gives.
+class Witnessed(NamedTuple):
+    """The checkpoints that a witness has, and how many lines that are part of none. `shown` names it in messages."""
+
+    shown: str
+    notes: list[str]
+    unreadable: int
+
+
+async def read_witness(place: str) -> Witnessed:
+    """What a witness has: in a file, or as an http or https URL gives it.
 
     Raises:
         InvalidInput: `audit.witness`: it cannot be asked, or has none; `audit.file`: the file cannot be read.
@@ -302,12 +314,12 @@ async def read_witness(place: str) -> list[str]:
     if address.kind == "syslog":
         raise InvalidInput("a syslog cannot be asked; give the file that it writes", code="audit.witness")
     data = await (asyncio.to_thread(_tail, address.target) if address.kind == "file" else _fetched(address))
-    notes = _notes_in(data.decode("utf-8", "replace"))
+    notes, unreadable = _found_in(data.decode("utf-8", "replace"), is_cut=len(data) == READ_BYTES_MAX)
     if not notes:
         raise InvalidInput(
             f"the witness {address.shown} has no checkpoint: look who emptied it, or name another", code="audit.witness"
         )
-    return notes
+    return Witnessed(address.shown, notes, unreadable)
 
 
 def _tail(path: str) -> bytes:
@@ -344,27 +356,42 @@ def _unread(address: Address, why: str) -> BelljarError:
     return HostFault(f"the witness {address.shown} gives no checkpoints ({why}): see what it logs, or name a file")
 
 
-def _notes_in(text: str) -> list[str]:
-    """Every checkpoint in a text, once each, in its order; those in lines of a syslog as well."""
-    lines = "".join(_unescaped(match[1]) for match in _SYSLOG.finditer(text))
-    found = (_note(f"{_ORIGIN}{piece}") for piece in f"{text}\n{lines}".split(_ORIGIN)[1:])
-    return list(dict.fromkeys(note for note in found if note is not None))
+def _found_in(text: str, *, is_cut: bool) -> tuple[list[str], int]:
+    """Every checkpoint in a text, once each, in its order, and how many lines are part of none.
+
+    Those in lines of a syslog count as well.
+
+    Args:
+        is_cut: it may begin within a note; what is before the first whole one is then no matter.
+    """
+    quoted = [_unescaped(match[1]) for match in _SYSLOG.finditer(text)]
+    notes: list[str] = []
+    rest: list[str] = []
+    for number, piece in enumerate("\n".join([_SYSLOG.sub("", text), *quoted]).split(_ORIGIN)):
+        piece = f"{_ORIGIN}{piece}" if number else piece
+        note = _note(piece) or ""
+        if note:
+            notes.append(note)
+        if notes or not is_cut:
+            rest += piece[len(note) :].splitlines()
+    lines = [line for line in rest if line.strip() and (not quoted or _TRACE.search(line))]
+    return list(dict.fromkeys(notes)), len(lines)
 
 
 def _unescaped(quoted: str) -> str:
     try:
         return str(json.loads(quoted))
     except ValueError:
-        return ""
+        return quoted
 
 
 def _note(text: str) -> str | None:
-    """The checkpoint that a text begins with."""
+    """The checkpoint that a text begins with, with as many of the signatures behind it as can be read."""
     lines = text[:NOTE_BYTES_MAX].split("\n")
     end = next((at for at, line in enumerate(lines) if at >= 4 and not line.startswith("— ")), len(lines))
-    note = "".join(f"{line}\n" for line in lines[:end])
-    try:
-        Note.read(note)
-    except ValueError:
-        return None
-    return note
+    for stop in range(min(end, _LINES_MAX), 4, -1):
+        note = "".join(f"{line}\n" for line in lines[:stop])
+        with contextlib.suppress(ValueError):
+            Note.read(note)
+            return note
+    return None

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -52,8 +52,21 @@ _RANGES_SHOWN = 20
 _COLUMNS = 120
 _POLL_S = 0.2
 _OF_REPLAYS = ("diverged", "incomplete")
-_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
+
+
+class _Time(click.ParamType[int]):
+    """`2026-11-28T12:30:00Z`, in nanoseconds since the epoch: as RFC 3339 has times, and as they are shown here."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            moment = datetime.fromisoformat(str(value).upper().removesuffix(" UTC"))
+        except ValueError:
+            self.fail(f"{value!r} is not a valid time; use one such as 2026-11-28T12:30:00Z", param, ctx)
+        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.fromtimestamp(0, UTC)
+        return since // timedelta(microseconds=1) * 1000
 
 
 class _Percent(click.ParamType[Fraction]):
@@ -113,9 +126,13 @@ for _command in (proving.verify_, proving.receipt, proving.checkpoint, proving.r
 )
 @click.option("--model", metavar="NAME", help="Only runs of this model, or that asked it.")
 @click.option(
-    "--since", type=_TIME, metavar="TIME", help="Only runs that began then or later: 2026-11-28[T12:30:00], UTC."
+    "--since",
+    "since_ns",
+    type=_Time(),
+    metavar="TIME",
+    help="Only runs that began then or later: 2026-11-28[T12:30:00[Z|+01:00]], UTC unless it says.",
 )
-@click.option("--until", type=_TIME, metavar="TIME", help="Only runs that began before.")
+@click.option("--until", "until_ns", type=_Time(), metavar="TIME", help="Only runs that began before.")
 @click.option(
     "--min-cost", type=_Money(), metavar="USD", help="Only runs that cost this with those below, such as 0.50."
 )
@@ -127,8 +144,8 @@ def ls(
     tenant: str | None,
     status: str | None,
     model: str | None,
-    since: datetime | None,
-    until: datetime | None,
+    since_ns: int | None,
+    until_ns: int | None,
     min_cost: int | None,
     refused: bool,
     limit: int | None,
@@ -140,8 +157,8 @@ def ls(
         tenant=None if tenant is None else Tenant(tenant),
         status=status,
         model=model,
-        since_ns=_nanoseconds(since),
-        until_ns=_nanoseconds(until),
+        since_ns=since_ns,
+        until_ns=until_ns,
         cost_nanousd_min=min_cost,
         refused=refused,
     )
@@ -153,10 +170,6 @@ def ls(
         started = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
         line = f"{run.run}  {started}  {run.status or UNFINISHED:<10}  {run.records:>7} records  {run.tenant}"
         say(printable(line if run.replays is None else f"{line}  replay of {run.replays}", but=""))
-
-
-def _nanoseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp()) * 10**9
 
 
 @audit.command()

@@ -14,7 +14,7 @@ import click
 from belljar.arguments import tenant_of
 from belljar.audit import AuditLog, records
 from belljar.audit.content import open_contents
-from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
+from belljar.audit.erasing import due, erase, forks_of, of_run, of_tenant, oldest, scrub
 from belljar.audit.source import open_source
 from belljar.cli import options
 from belljar.cli.files import write_private
@@ -92,8 +92,9 @@ def erase_(run: str | None, tenant: str | None, yes: bool, state: Path | str | N
     if (run is None) == (tenant is None):
         raise click.UsageError("name a run, or --tenant T")
     level = None if tenant is None else tenant_of(tenant)
+    log = options.place(state).state.journal
     if run is not None:
-        check_run(options.place(state).state.journal, run)
+        check_run(log, run)
 
     async def work(journal: Journal, audit: AuditLog) -> list[str]:
         found = await of_run(journal, run or "") if level is None else await of_tenant(journal, level)
@@ -101,7 +102,7 @@ def erase_(run: str | None, tenant: str | None, yes: bool, state: Path | str | N
             _confirm(found)
         return await erase(journal, audit, found, by=options.user(), why="erased")
 
-    _done(state, work, as_json)
+    _done(state, work, as_json, lambda erased: forks_of(log, [*erased, *([] if run is None else [run])]))
 
 
 @click.command()
@@ -141,7 +142,12 @@ def _confirm(runs: Sequence[str]) -> None:
     click.confirm(f"Erase what is kept of {counted(len(runs), 'run')}? There is no way back.", abort=True, err=True)
 
 
-def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitable[list[str]]], as_json: bool) -> None:
+def _done(
+    state: Path | str | None,
+    work: Callable[[Journal, AuditLog], Awaitable[list[str]]],
+    as_json: bool,
+    copies: Callable[[Sequence[str]], list[str]] | None = None,
+) -> None:
     log = options.place(state).state.journal
     open_source(log).close()  # it is not made here
 
@@ -153,12 +159,15 @@ def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitabl
     if erased:
         sign(state)  # or whoever can write the log cuts that off again, and nothing shows it before the next run
     is_clean = scrub(log)
-    if as_json:
-        emit({"erased": erased, "scrubbed": is_clean})
-    else:
+    if not as_json:
         for run in erased:
             say(run)
         tell(f"erased what was kept of {counted(len(erased), 'run')}")
+    forks = [] if copies is None else copies(erased)
+    for fork in forks:
+        tell(f"{fork} is a fork and keeps its own copy of what it took over: erase it, too")
+    if as_json:
+        emit({"erased": erased, **({} if copies is None else {"forks": forks}), "scrubbed": is_clean})
     if not is_clean:
         raise AuditUnavailable(
             f"a process reads from {log} all the time, so the destroyed keys are still in its -wal file: end that "

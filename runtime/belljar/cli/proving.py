@@ -77,17 +77,24 @@ def verify_(
     except to ask a witness at a URL.
     """
     # Before the log is opened: what a witness has was in the log when it was pushed.
-    witnessed = [note for place in witnesses for note in run_async(read_witness(place), closed=_NOTHING_READ)]
+    found = [run_async(read_witness(place), closed=_NOTHING_READ) for place in witnesses]
+    for one in found:
+        if one.unreadable:
+            tell(
+                f"{counted(one.unreadable, 'line')} of the witness {printable(one.shown)} cannot be read: what a "
+                "checkpoint there said of the log was not looked at; look who changed it, or whether its disk was full"
+            )
     report = verify(
         options.place(state).state.journal,
         keys=Keys.at(os.environ),
         trusted=trusted,
         receipts=[Receipt.read(_read(path)) for path in receipts],
         notes=[_note(_read(path)) for path in notes],
-        witnessed=witnessed,
+        witnessed=[note for one in found for note in one.notes],
     )
     if as_json:
-        emit({"ok": report.ok, "report": report})
+        unreadable = {"witness_lines_unreadable": sum(one.unreadable for one in found)} if found else {}
+        emit({"ok": report.ok, "report": report, **unreadable})
     else:
         _print(report)
     if not report.ok:

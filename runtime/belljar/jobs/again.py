@@ -24,6 +24,7 @@ from belljar.jobs.orders import Asked, AskedAgain, AskedSession, Context, Regist
 from belljar.lifecycle import Fork
 from belljar.models import HostTool
 from belljar.models.replay import ReplayTool, Tape
+from belljar.policy import Policy
 from belljar.recording import Recording, read_recording
 from belljar.replay import Setting, setting_of
 
@@ -64,8 +65,11 @@ class Readings:
             yield
 
 
-def read_again(host: Host, asked: AskedAgain) -> Again:
+def read_again(host: Host, asked: AskedAgain, policies: Mapping[str, Policy]) -> Again:
     """Look whether a run can be done again so. It reads, and is called in threads.
+
+    Args:
+        policies: what a policy's name means here besides presets.
 
     Raises:
         InvalidInput: as `Replays.replay` and `Replays.fork`; `replay.context` also where something is given for a
@@ -78,7 +82,7 @@ def read_again(host: Host, asked: AskedAgain) -> Again:
         recording.until(asked.from_turn)
     contexts = _contexts(host, recording, asked.contexts)
     if asked.from_turn is None:
-        setting = setting_of(recording)
+        setting = setting_of(recording, policies=policies)
         session = AskedSession(
             contexts=contexts, policy=setting.policy.name, backend=setting.backend, language=_language(started.language)
         )

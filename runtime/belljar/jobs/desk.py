@@ -201,7 +201,7 @@ class Desk:
         if self._draining:
             raise _stopping()
         async with self._recordings.place(await self.tenant_of(asked.run)):
-            tenant, whole, setting = await asyncio.to_thread(read_again, self.host, asked)
+            tenant, whole, setting = await asyncio.to_thread(read_again, self.host, asked, self.policies)
         if isinstance(whole, Asked):
             check_asked(whole)
         digest, size = await off_loop(chars_of(whole), digest_of, whole)
@@ -418,7 +418,9 @@ class Desk:
         async with self._replaying:
             try:
                 async with Replays(host.state, host.environ, host=host) as replays:
-                    return await replays.replay(work.again.run, contexts=work.sources, ticket=ticket)
+                    return await replays.replay(
+                        work.again.run, contexts=work.sources, policies=self.policies, ticket=ticket
+                    )
             except Refusal as refusal:
                 if (await asyncio.to_thread(self._found.state, work.run)).started_ns is None:
                     await host.log_refusal(work.tenant, refusal, by=work.by, run=work.run)

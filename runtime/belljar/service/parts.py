@@ -29,6 +29,7 @@ from belljar.access import BELIEVED_S, Principal, Session, demand, permits
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
 from belljar.errors import BelljarError
+from belljar.heavy import off_loop
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.hooks.quotas import LOOK_S
 from belljar.identity import Tenant
@@ -48,6 +49,7 @@ from belljar.service.routes import (
     Resource,
     Route,
     Service,
+    check_json,
     cookie_of,
     problem_told,
     who_asks,
@@ -267,13 +269,19 @@ class _Mcp:
         assert self._made is not None, "it runs"
         self._wanted.set()
         app = await asyncio.shield(self._made)
-        values = Values()
+        values, pieces = Values(), list[bytes]()
         still = functools.partial(_principal, self._service, "POST /mcp", scope)
         with _counted(self._service, scope, receive, still, within_s=self._service.settings.body_s) as receiving:
 
             async def counting() -> Message:
                 message = await receiving()
-                values.feed(message.get("body", b""))
+                if message["type"] == "http.request" and (piece := message.get("body")):
+                    values.feed(piece)
+                    pieces.append(piece)
+                if pieces and not message.get("more_body", False):
+                    body = b"".join(pieces)
+                    pieces.clear()
+                    await off_loop(len(body), check_json, body)
                 return message
 
             try:

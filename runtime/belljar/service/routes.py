@@ -55,7 +55,7 @@ from belljar.service.refusals import Refusals
 from belljar.service.room import Places, Room
 from belljar.service.settings import ServiceSettings
 from belljar.service.streams import READINGS_MAX
-from belljar.service.values import Values, decode
+from belljar.service.values import Values, check_names, decode
 
 __all__ = [
     "COOKIE",
@@ -70,6 +70,7 @@ __all__ = [
     "Resource",
     "Route",
     "Service",
+    "check_json",
     "cookie_name",
     "cookie_of",
     "decoded",
@@ -556,6 +557,8 @@ def _check_origin(request: Request) -> None:
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
 
+_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 def query_of(request: Request, kind: type[_Q]) -> _Q:
     """The parameters, as the type has them; each at most once.
@@ -587,12 +590,21 @@ def decoded(data: bytes, kind: Any) -> Any:
         return decode(data, kind)
     except msgspec.ValidationError as error:
         raise _unfit(error, kind, "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"the body is not valid JSON ({_words(error)}); correct it", code="request.json") from None
+    except _NO_JSON as error:
+        raise _no_json(error) from None
 
 
-def _words(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+def check_json(data: bytes) -> None:
+    """Of what is decoded elsewhere: whether it is JSON. Raises Refused: it is not."""
+    try:
+        check_names(data)
+    except _NO_JSON as error:
+        raise _no_json(error) from None
+
+
+def _no_json(error: Exception) -> Refused:
+    words = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+    return Refused(f"the body is not valid JSON ({words}); correct it", code="request.json")
 
 
 def _unfit(error: msgspec.ValidationError, kind: Any, root: str) -> Unfit:

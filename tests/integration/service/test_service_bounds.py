@@ -69,6 +69,20 @@ def test_a_body_of_too_many_values_is_refused_and_not_decoded(admin: Client) -> 
     assert made["state"]["result"]["answer"] == 10 * VALUES_MAX
 
 
+@pytest.mark.parametrize("path", ["/v1/runs", "/v1/chat/completions", "/v1/keys"])
+def test_a_body_with_a_name_twice_is_refused_and_nothing_is_done(admin: Client, path: str) -> None:
+    """Whoever stands before the service to look at what is sent may have read the first of them."""
+    bodies = {
+        "/v1/runs": b'{"code":"FINAL(1)","tenant":"acme","tenant":"other"}',
+        "/v1/keys": b'{"tenant":"acme","role":"auditor","r\\u006fle":"runner"}',
+    }
+    other = b'{"model":"x","messages":[{"role":"user","content":"a","content":"b"}]}'
+    answer = admin.post(path, content=bodies.get(path, other), headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert "two members of one name" in answer.text
+    assert admin.get("/v1/runs").json()["runs"] == []
+
+
 def test_a_body_that_takes_too_long_is_given_up(strict: Serving) -> None:
     with closing(connected(strict)) as opened:
         opened.sendall(head(strict, "POST /v1/runs", "content-type: application/json", "content-length: 100") + b"{")

@@ -287,6 +287,15 @@ def test_a_message_of_too_many_values_is_refused_over_mcp_too(service: Serving, 
     assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.values"]
 
 
+def test_a_message_with_a_name_twice_is_refused_over_mcp_too(service: Serving, jar: Jar) -> None:
+    twice = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}'
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    with service.client() as client:
+        told = problem(client.post("/mcp", content=twice, headers=headers), 422, "request.json")
+    assert "two members of one name" in told["detail"]
+    assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.json"]
+
+
 def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
     key = service.key_of("runner", "acme")
     told = asyncio.run(run_python(service, key, "FINAL(6 * 7)"))
