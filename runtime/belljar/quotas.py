@@ -42,12 +42,14 @@ from belljar.ledger import (
     check_books,
     context_limits,
     history,
+    limits_of,
     overage,
     quotas,
 )
 from belljar.ledger.base import check_period
 
 __all__ = [
+    "BY_CONFIG",
     "Bounds",
     "Explained",
     "QuotaRefusal",
@@ -56,11 +58,15 @@ __all__ = [
     "apply_limits",
     "context_bounds",
     "differences",
+    "differing",
     "explain",
     "open_quotas",
+    "set_by",
 ]
 
 _T = TypeVar("_T")
+# Whom the log names for what a configuration file sets.
+BY_CONFIG: Final = "config"
 # Counts the bytes of contexts that each tenant has, without those below it: of all, or of those in one tree.
 Stored: TypeAlias = Callable[[Tenant | None], Mapping[Tenant, int]]
 # What of the log is compared with the ledger.
@@ -69,6 +75,8 @@ _COMPARED: Final = CHARGING | {QuotaChanged.name}
 _ONE_JOURNAL_SINCE: Final = 3
 _RECORD_VERSION: Final = re.compile(rb'"v":(\d{1,9})}\Z')
 _RUN: Final = "run"
+# Under what the log has the changes of limits.
+_CHANGED_IN: Final = "host.quotas"
 _CHANGES: Final = "a mapping of periods to limits, such as {'day': {'calls': 1000}}"
 # Codes of refusals by a quota: also the run's own bound on reads, and the tenant's on what is stored.
 _OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total", "context.stored")
@@ -287,6 +295,45 @@ async def apply_limits(ledger: Ledger, audit: AuditLog, wanted: Mapping[Tenant, 
         LedgerUnavailable: it cannot be written; nothing changed.
     """
     return await ledger.apply_limits(wanted, beside=lambda tenant, limits: _changed(audit, tenant, by, limits))
+
+
+def differing(log: Log, wanted: Mapping[Tenant, Changes]) -> dict[Tenant, Changes]:
+    """Those tenants of whose limits the ledger has others, read without stopping anybody who writes.
+
+    Raises:
+        InvalidInput: `quota.missing`: there is no ledger yet.
+        LedgerUnavailable: it cannot be read.
+    """
+
+    def look(source: Source) -> dict[Tenant, Changes]:
+        stands = limits_of(_ask(source), list(wanted))
+        return {
+            tenant: changes
+            for tenant, changes in wanted.items()
+            if any(
+                (limits := stands.get((tenant, period))) is None or getattr(limits, name) != bound
+                for period, bounds in changes.items()
+                for name, bound in bounds.items()
+            )
+        }
+
+    return _asked(log, look)
+
+
+def set_by(log: Log) -> dict[tuple[str, str, str], str]:
+    """Who set the limits that stand, as far as the log says: by tenant, period and dimension.
+
+    Raises: as `records`.
+    """
+    found: dict[tuple[str, str, str], tuple[int | None, str]] = {}
+    for record in records(log, _CHANGED_IN):
+        if isinstance(change := record.typed, QuotaChanged):
+            for name in LIMITED:
+                place, bound = (change.tenant, change.period, name), getattr(change, name)
+                # A change of one dimension says of all others what they were.
+                if place not in found or found[place][0] != bound:
+                    found[place] = bound, change.by
+    return {place: by for place, (_, by) in found.items()}
 
 
 def _changed(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:

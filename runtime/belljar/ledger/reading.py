@@ -7,7 +7,7 @@ them nothing here keeps the interpreter for itself for long: what is put in orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -29,7 +29,7 @@ from belljar.ledger.base import (
     period_end,
 )
 
-__all__ = ["Choice", "Place", "Quota", "Span", "Used", "context_limits", "history", "overage", "quotas"]
+__all__ = ["Choice", "Place", "Quota", "Span", "Used", "context_limits", "history", "limits_of", "overage", "quotas"]
 
 Span = Literal["day", "month"]
 _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
@@ -155,19 +155,34 @@ def quotas(
     of_contexts = None if stored is None else _of_levels(stored, tenant, below=below)
     places = _places(ask, keys, tenant, of_contexts or {}, below=below)
     chosen = places if choose is None else choose(places)
-    bounds: dict[_Place, Bounds] = {}
-    amounts: dict[_Place, tuple[Vector, Vector]] = {}
     levels = list(dict.fromkeys(place.level for place in chosen))
-    for first in range(0, len(levels), _VALUES_MAX):
-        some = levels[first : first + _VALUES_MAX]
-        of_these = f"WHERE account IN ({', '.join('?' * len(some))})"
-        bounds |= {(row[0], row[1]): _bounds(row) for row in ask(f"{_LIMITS} {of_these}", *some)}
-        pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {of_these} AND key IN ({{2}})", *some, *keys)  # noqa: S608
+    bounds = dict(_bounds_of(ask, levels))
+    amounts: dict[_Place, tuple[Vector, Vector]] = {}
+    for some, these in _batches(levels):
+        pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {these} AND key IN ({{2}})", *some, *keys)  # noqa: S608
         amounts |= {(account, keys[key]): sides for (account, key), sides in pages.items()}
     return [
         _quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO)), of_contexts)
         for place in (one[:2] for one in chosen)
     ]
+
+
+def limits_of(ask: Ask, levels: Sequence[Tenant]) -> dict[tuple[Tenant, Period], Limits]:
+    """What is set for each of these levels and each period."""
+    return {(Tenant(level), period): Limits(period, *bounds) for (level, period), bounds in _bounds_of(ask, levels)}
+
+
+def _bounds_of(ask: Ask, levels: Sequence[str]) -> Iterator[tuple[_Place, Bounds]]:
+    for some, these in _batches(levels):
+        for row in ask(f"{_LIMITS} {these}", *some):
+            yield (row[0], row[1]), _bounds(row)
+
+
+def _batches(levels: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """As many as one statement takes, and how it asks for them."""
+    for first in range(0, len(levels), _VALUES_MAX):
+        some = levels[first : first + _VALUES_MAX]
+        yield some, f"WHERE account IN ({', '.join('?' * len(some))})"
 
 
 _Place = tuple[str, Period]
