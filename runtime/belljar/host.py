@@ -57,7 +57,7 @@ from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
 from belljar.models.replay import NO_CLOCKS, Clocks, ForkModel, ReplayModel, Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
-from belljar.quotas import Quotas, apply_limits, context_bounds
+from belljar.quotas import BY_CONFIG, Quotas, apply_limits, context_bounds, differing
 from belljar.recording import read_recording
 from belljar.recovery import recover, watch
 from belljar.sandbox import Backend, BackendSite, open_backend
@@ -256,7 +256,10 @@ class Host:
             look = self._recover = self._looking(journal, ledger, audit, owner)
             await look()
             if self._config is not None and self._config.tenants:
-                await apply_limits(ledger, audit, self._config.tenants, by="config")
+                # What is there already takes no transaction: of ten thousand tenants that would hold up all who write.
+                wanted = await asyncio.to_thread(differing, self.state.journal, self._config.tenants)
+                if wanted:
+                    await apply_limits(ledger, audit, wanted, by=BY_CONFIG)
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
             expiring = expire(journal, audit, self.state.journal, self._contents_bytes_max)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import operator
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
@@ -31,20 +31,25 @@ from belljar.ledger import (
     LIMITED,
     Amounts,
     Changes,
+    Choice,
     Ledger,
     Limits,
     Period,
+    Place,
     Quota,
     Span,
     Used,
     check_books,
     context_limits,
     history,
+    limits_of,
     overage,
     quotas,
 )
+from belljar.ledger.base import check_period
 
 __all__ = [
+    "BY_CONFIG",
     "Bounds",
     "Explained",
     "QuotaRefusal",
@@ -53,19 +58,26 @@ __all__ = [
     "apply_limits",
     "context_bounds",
     "differences",
+    "differing",
     "explain",
     "open_quotas",
+    "set_by",
 ]
 
 _T = TypeVar("_T")
-# Counts the bytes of contexts that each tenant has, without those below it.
-Stored: TypeAlias = Callable[[], Mapping[Tenant, int]]
+# Whom the log names for what a configuration file sets.
+BY_CONFIG: Final = "config"
+# Counts the bytes of contexts that each tenant has, without those below it: of all, or of those in one tree.
+Stored: TypeAlias = Callable[[Tenant | None], Mapping[Tenant, int]]
 # What of the log is compared with the ledger.
 _COMPARED: Final = CHARGING | {QuotaChanged.name}
 # The version of the records since which log and ledger are written at once.
 _ONE_JOURNAL_SINCE: Final = 3
 _RECORD_VERSION: Final = re.compile(rb'"v":(\d{1,9})}\Z')
 _RUN: Final = "run"
+# Under what the log has the changes of limits.
+_CHANGED_IN: Final = "host.quotas"
+_CHANGES: Final = "a mapping of periods to limits, such as {'day': {'calls': 1000}}"
 # Codes of refusals by a quota: also the run's own bound on reads, and the tenant's on what is stored.
 _OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total", "context.stored")
 
@@ -149,8 +161,15 @@ class Quotas:
         assert self._writers is not None, "it was made to read"
         return self._writers()
 
-    async def show(self, tenant: str | None = None) -> list[Quota]:
+    async def show(
+        self, tenant: str | None = None, *, below: bool = False, choose: Choice | None = None
+    ) -> list[Quota]:
         """How every level of `tenant` stands, or every tenant, in each period that has a limit or use now.
+
+        Args:
+            below: `tenant` and every tenant below it, instead of its levels.
+            choose: takes all levels and periods that there are, in order, and gives those that are wanted. Of ten
+                thousand tenants only these are read whole. It is called in another thread.
 
         Raises:
             InvalidInput: `tenant.invalid`; `quota.missing`: there is no ledger yet.
@@ -158,7 +177,7 @@ class Quotas:
             HostFault: the stores of contexts cannot be read.
         """
         level = None if tenant is None else tenant_of(tenant)
-        return await asyncio.to_thread(_asked, self._path, _standing(level, self._stored))
+        return await asyncio.to_thread(_asked, self._path, _standing(level, self._stored, below=below, choose=choose))
 
     async def set(
         self,
@@ -185,6 +204,7 @@ class Quotas:
             InvalidInput: `tenant.invalid`, `limit.invalid`, `runtime.closed`.
             LedgerUnavailable: it cannot be written; nothing changed.
         """
+        check_period(period)  # before it is a key: what cannot be one is no period either
         (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
         return limits
 
@@ -192,6 +212,9 @@ class Quotas:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "a text that says who changes it")
+        check("changes", changes, Mapping, _CHANGES)
+        for bounds in changes.values():
+            check("what changes in a period", bounds, Mapping, "a mapping such as {'calls': 1000}")
         if not changes or not all(changes.values()):
             # A level for which nothing is set has its policy's limits; one for which no bound is set would have none.
             raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
@@ -208,15 +231,44 @@ class Quotas:
         ledger, audit = self._writing()
         return await ledger.clear_limits(level, beside=lambda limits: _cleared(audit, level, by, limits))
 
-    async def history(self, tenant: str | None = None, *, per: Span = "day") -> list[Used]:
+    async def levels(self, tenant: str | None = None) -> list[str]:
+        """Those of `tenant` and all below it, or of all, of which `show` has something to say, in order."""
+        found: list[str] = []
+
+        def choose(places: Sequence[Place]) -> Sequence[Place]:
+            found.extend(dict.fromkeys(place.level for place in places))
+            return ()
+
+        await self.show(tenant, below=True, choose=choose)
+        return found
+
+    async def history(
+        self,
+        tenant: str | None = None,
+        *,
+        per: Span = "day",
+        below: bool = False,
+        since: tuple[str, str] | None = None,
+        most: int | None = None,
+    ) -> list[Used]:
         """What `tenant`, or every tenant, used on each day or in each month (UTC), the oldest first.
+
+        Args:
+            below: `tenant` and every tenant below it.
+            since: begins with this one, a day or month and a tenant, if it is there, or else behind it.
+            most: how many there are at most.
 
         Raises: as `show`.
         """
+        check("per", per, str, "day or month")
         if per not in ("day", "month"):
-            raise InvalidInput(f"{per!a} is not a span of the history: use day or month", code="argument.type")
+            raise InvalidInput(f"{per[:60]!a} is not a span of the history: use day or month", code="argument.type")
         level = None if tenant is None else tenant_of(tenant)
-        return await asyncio.to_thread(_asked, self._path, lambda source: history(_ask(source), per, level))
+        return await asyncio.to_thread(
+            _asked,
+            self._path,
+            lambda source: history(_ask(source), per, level, below=below, since=since, most=most),
+        )
 
     async def check(self) -> list[str]:
         """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
@@ -243,6 +295,45 @@ async def apply_limits(ledger: Ledger, audit: AuditLog, wanted: Mapping[Tenant, 
         LedgerUnavailable: it cannot be written; nothing changed.
     """
     return await ledger.apply_limits(wanted, beside=lambda tenant, limits: _changed(audit, tenant, by, limits))
+
+
+def differing(log: Log, wanted: Mapping[Tenant, Changes]) -> dict[Tenant, Changes]:
+    """Those tenants of whose limits the ledger has others, read without stopping anybody who writes.
+
+    Raises:
+        InvalidInput: `quota.missing`: there is no ledger yet.
+        LedgerUnavailable: it cannot be read.
+    """
+
+    def look(source: Source) -> dict[Tenant, Changes]:
+        stands = limits_of(_ask(source), list(wanted))
+        return {
+            tenant: changes
+            for tenant, changes in wanted.items()
+            if any(
+                (limits := stands.get((tenant, period))) is None or getattr(limits, name) != bound
+                for period, bounds in changes.items()
+                for name, bound in bounds.items()
+            )
+        }
+
+    return _asked(log, look)
+
+
+def set_by(log: Log) -> dict[tuple[str, str, str], str]:
+    """Who set the limits that stand, as far as the log says: by tenant, period and dimension.
+
+    Raises: as `records`.
+    """
+    found: dict[tuple[str, str, str], tuple[int | None, str]] = {}
+    for record in records(log, _CHANGED_IN):
+        if isinstance(change := record.typed, QuotaChanged):
+            for name in LIMITED:
+                place, bound = (change.tenant, change.period, name), getattr(change, name)
+                # A change of one dimension says of all others what they were.
+                if place not in found or found[place][0] != bound:
+                    found[place] = bound, change.by
+    return {place: by for place, (_, by) in found.items()}
 
 
 def _changed(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
@@ -289,9 +380,16 @@ def _asked(log: Log, question: Callable[[Source], _T]) -> _T:
         return question(source)
 
 
-def _standing(level: Tenant | None, stored: Stored | None) -> Callable[[Source], list[Quota]]:
+def _standing(
+    level: Tenant | None, stored: Stored | None, *, below: bool = False, choose: Choice | None = None
+) -> Callable[[Source], list[Quota]]:
     """What asks how the levels stand now, by the clock that tells their periods."""
-    return lambda source: quotas(_ask(source), source.now(), level, None if stored is None else stored())
+
+    def standing(source: Source) -> list[Quota]:
+        sizes = None if stored is None else stored(None if level is None else level.levels[0])
+        return quotas(_ask(source), source.now(), level, sizes, below=below, choose=choose)
+
+    return standing
 
 
 def context_bounds(log: Log, tenant: Tenant) -> dict[Tenant, int]:

@@ -15,17 +15,25 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
 from belljar import Result, Runtime
+from belljar.audit import AuditLog
 from belljar.broker.answer import check_answer
+from belljar.errors import LedgerUnavailable
 from belljar.heavy import off_loop
+from belljar.identity import Tenant
+from belljar.journal import opened_journal
+from belljar.ledger import Ledger
 from belljar.models import ScriptedModel
 from belljar.policy import Policy, load
 from belljar.protocol import Coverage, Covered
+from belljar.quotas import Quotas, apply_limits
+from belljar.service.api.quotas import ROUTES, QuotaQuery
 from tests.integration.support import Jar
 from tests.integration.test_floods import forget_high_water_mark, memory_bytes
 from tests.unit.broker_fakes import policy_with, world
@@ -226,6 +234,26 @@ def test_no_question_for_coverage_holds_up_another_run(tmp_path: Path) -> None:
                 await asyncio.sleep(5 * PAUSE_S)
 
             return await longest_beat_s(work)
+
+    assert asyncio.run(main()) < STALL_S_MAX
+
+
+@pytest.mark.parametrize("tenant", [None, "t01"])
+def test_no_question_for_the_quotas_of_ten_thousand_tenants_holds_up_a_run(tmp_path: Path, tenant: str | None) -> None:
+    async def main() -> float:
+        path = tmp_path / "audit.db"
+        async with opened_journal(path, unavailable=LedgerUnavailable) as journal:
+            bounds: Any = {"day": {"calls": 100}, "month": {"calls": 1000}, "total": {"calls": 5000}}
+            many = {Tenant(f"t{number % 50:02}/u{number:05}"): bounds for number in range(10_000)}
+            await apply_limits(Ledger(journal, owner="1:1"), AuditLog(journal), many, by="config")
+        asked = SimpleNamespace(host=SimpleNamespace(quotas=Quotas(path, None)), tenant=tenant, query=QuotaQuery())
+
+        async def work() -> None:
+            await asyncio.sleep(5 * PAUSE_S)  # a beat before, and one behind
+            assert len((await ROUTES[0].handler(cast("Any", asked))).quotas) == 100
+            await asyncio.sleep(5 * PAUSE_S)
+
+        return await longest_beat_s(work)
 
     assert asyncio.run(main()) < STALL_S_MAX
 

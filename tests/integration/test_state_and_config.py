@@ -203,9 +203,28 @@ def test_limits_follow_the_file_from_one_host_to_the_next(jar: Jar) -> None:
         "limit     acme per day: cost 5.00 USD  (quota set)",
         "limit     acme in total: calls 2  (the file)",
     ]
+    put_config(jar, "")
+    shown = jar("config", "show").stdout.splitlines()
+    assert shown[3:] == [
+        "limit     acme per day: cost 5.00 USD  (quota set)",
+        "limit     acme in total: calls 2  (another file)",
+    ]
     by = [(record.data["by"], record.data.get("calls")) for record in jar.records("quota.changed")]
     assert by[:2] == [("config", 1), ("config", 2)]
     assert jar("audit", "verify").code == 0
+
+
+def test_whoever_sets_what_the_file_sets_again_is_told(jar: Jar) -> None:
+    """In an emergency somebody closes a tenant by hand, and the next host of anybody opens it again."""
+    file = put_config(jar, "[tenants.acme]\ncalls = ['100/day', '9/hour']\ncost = '1 USD/day'\n")
+    again = "the next host that opens with it sets that again\n"
+    told = jar("quota", "set", "acme", "--calls", "0/day", "--cost", "1USD/day", "--json")
+    assert told.stderr == f"belljar: {file} says calls 100 per day: {again}"
+    assert json.loads(told.stdout)["changed"][0]["calls"] == 0
+    assert jar("quota", "set", "acme", "--calls", "100/day", "--read", "1MiB/day").stderr == ""
+    assert jar("quota", "set", "other", "--calls", "0/day").stderr == ""
+    said = "calls 100 per day, cost 1.00 USD per day, calls 9 per hour"
+    assert jar("quota", "clear", "acme").stderr == f"belljar: {file} says {said}: {again}"
 
 
 @pytest.mark.parametrize(

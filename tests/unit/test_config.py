@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import Job
 from belljar.ledger import LIMITED, Changes, Limits, Quota
-from belljar.quotas import Quotas, apply_limits, open_quotas
+from belljar.quotas import Quotas, apply_limits, differing, open_quotas
 from belljar.service.settings import Profile, read_settings
 
 WHOLE = """
@@ -412,6 +414,32 @@ def test_all_limits_of_a_file_are_set_in_one_transaction_or_none(tmp_path: Path)
             assert (await quotas.show(), changes(tmp_path)) == ([], [])
             assert await apply_limits(ledger, audit, wanted, by="config") == 2
             assert [one.limits.calls for one in await quotas.show() if one.limits is not None] == [5, 6]
+
+    asyncio.run(main())
+
+
+def test_limits_that_stand_already_are_seen_while_somebody_else_writes(tmp_path: Path) -> None:
+    """Each command that has the file looks. Of ten thousand tenants, under the lock, that held up everybody."""
+    path = tmp_path / "audit.db"
+    wanted: dict[Tenant, Changes] = {
+        Tenant(f"t{number:04}"): {"day": {"calls": number}, "month": {"cost_nanousd": None}} for number in range(1200)
+    }
+    changed = {Tenant("t0007"), Tenant("t1100"), Tenant("t1101")}
+
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            ledger, audit = quotas._writing()
+            assert differing(path, wanted) == wanted
+            assert await apply_limits(ledger, audit, wanted, by="config") == 2 * len(wanted)
+            assert differing(path, wanted) == {}
+            await quotas.set("t0007", "day", calls=5, by="test")
+            await quotas.set("t1100", "month", cost_nanousd=1, by="test")
+            await quotas.clear("t1101", by="test")
+            await quotas.set("t0008", "day", read_bytes=1, by="test")
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                assert differing(path, wanted) == {tenant: wanted[tenant] for tenant in changed}
+            assert await apply_limits(ledger, audit, differing(path, wanted), by="config") == 4
 
     asyncio.run(main())
 

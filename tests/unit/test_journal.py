@@ -22,7 +22,7 @@ from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.schema import SCHEMA
 from belljar.journal.sqlite import SqliteStore
-from belljar.journal.tables import LIMITED, LIMITS, LimitsRow
+from belljar.journal.tables import LIMITED, LIMITS, TABLES, LimitsRow, Table
 from tests import journals
 from tests.journals import fill, meddle
 from tests.postgres import sql
@@ -676,3 +676,20 @@ def test_a_job_and_what_is_beside_it_are_written_together_or_not_at_all(tmp_path
         await writer.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_rows_are_found_by_their_keys_however_many_others_there_are(tmp_path: Path, table: Table[Any]) -> None:
+    """Nobody else writes while they are looked for, so nothing may go through a whole table."""
+    path = tmp_path / "audit.db"
+    store = SqliteStore(path, name="the test log", unavailable=AuditUnavailable)
+    with closing(store), closing(sqlite3.connect(path)) as db:
+        statements: list[str] = []
+        store._db.set_trace_callback(statements.append)
+        for rows in (1, 2, 40):
+            store.load(table, [tuple(f"{row}" for _ in range(table.keys)) for row in range(rows)])
+        assert len(statements) == 3
+        for statement in statements:
+            plan = [str(step[3]) for step in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert any(step.startswith(f"SEARCH {table.name} USING ") for step in plan), plan
+            assert not any(step.startswith(f"SCAN {table.name}") for step in plan), plan

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -29,8 +30,10 @@ from belljar.journal.tables import (
     ReservationRow,
     RunRow,
 )
-from belljar.ledger import GAUGES, Amounts, Ledger, Limits, Period, period_key
-from belljar.quotas import Quotas, context_bounds, explain, open_quotas
+from belljar.ledger import GAUGES, PERIODS, Amounts, Ledger, Limits, Period, period_key, reading
+from belljar.quotas import Quotas, apply_limits, context_bounds, explain, open_quotas
+from belljar.service.api.quotas import ROUTES, QuotaQuery
+from belljar.service.problems import Unfit
 from tests import journals
 from tests.journals import meddle
 from tests.unit.audit_events import made
@@ -143,6 +146,53 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
             with pytest.raises(InvalidInput) as caught:
                 await quotas.set(tenant, period, **limits)
             assert caught.value.code == code
+            assert await quotas.show() == []
+
+    asyncio.run(main())
+    assert changes(path) == []
+
+
+class Odd:
+    """A value that steers the terminal it is printed to, and that no mapping takes for a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "\x1b[31m" * 1000
+
+
+ODD: dict[str, Any] = {
+    "list": ["day"],
+    "set": {"day"},
+    "tuple": ("day",),
+    "nothing": None,
+    "number": 5,
+    "long number": 10**5000,
+    "bytes": b"day",
+    "object": Odd(),
+    "long text": "x" * 10**6,
+    "line end": "day\n",
+    "surrogate": "\ud800",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_whatever_is_given_for_a_period_or_a_bound_is_refused_in_a_line_of_ours(path: Path, odd: Any) -> None:
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            given = [
+                quotas.set("acme", odd, calls=1),
+                quotas.change("acme", odd),
+                quotas.change("acme", {"day": odd}),
+                quotas.history("acme", per=odd),
+            ]
+            if odd not in (None, 5):
+                given.append(quotas.set("acme", "day", calls=odd))
+            for error in await asyncio.gather(*given, return_exceptions=True):
+                assert isinstance(error, InvalidInput), error
+                assert error.code in ("limit.invalid", "argument.type")
+                assert len(str(error)) < 250
+                assert str(error).isprintable()
             assert await quotas.show() == []
 
     asyncio.run(main())
@@ -292,6 +342,79 @@ def test_a_tenant_named_like_the_beginning_of_another_is_another(path: Path) -> 
             assert {one.tenant for one in await here.quotas.history()} == set(names)
             assert [one.used.calls for one in await here.quotas.history("acme", per="month")] == [2]
             assert [one.tenant for one in await here.quotas.history("acme-2")] == ["acme-2"]
+
+    asyncio.run(main())
+
+
+def test_a_tenant_and_all_below_it_are_read_apart_from_their_neighbours(path: Path, store: str) -> None:
+    names = ["acme", "acme-2", "acme.x", "acme/a-b", "acme/a/b", "acme/research", "acme0", "acme2", "run", "run/x"]
+    log = journals.place(path)
+    assert log is not None
+
+    async def main() -> None:
+        async with shop(log) as here:
+            quotas = Quotas(log, lambda: (here.ledger, here.audit), lambda _: dict.fromkeys(map(Tenant, names[3:]), 7))
+            for number, name in enumerate(names):
+                run = RunId(f"r{number}")
+                await here.begin(run, name)
+                await here.query(run)
+            await quotas.set("acme/limited", "hour", calls=1)
+            await quotas.set("acme-2", "hour", calls=1)
+            every, days = await quotas.show(), await quotas.history()
+            assert [one.tenant for one in every] == [one.tenant for one in sorted(every, key=_by_level)]
+            assert await quotas.levels() == list(dict.fromkeys(one.tenant for one in every))
+            for tenant in (*names, "acme/a", "acme/limited", "nobody"):
+                mine = [one for one in every if one.tenant == tenant or one.tenant.startswith(f"{tenant}/")]
+                assert await quotas.show(tenant, below=True) == mine
+                assert await quotas.levels(tenant) == list(dict.fromkeys(one.tenant for one in mine))
+                used = [one for one in days if one.tenant == tenant or one.tenant.startswith(f"{tenant}/")]
+                assert await quotas.history(tenant, below=True) == used
+            assert await quotas.show(below=True, choose=lambda places: places[3:5]) == every[3:5]
+            for at, one in enumerate(days):
+                assert await quotas.history(since=(one.key, one.tenant), most=3) == days[at : at + 3]
+
+    asyncio.run(main())
+
+
+def _by_level(one: Any) -> tuple[list[str], int]:
+    return one.tenant.split("/"), PERIODS.index(one.period)
+
+
+def test_a_page_of_many_tenants_is_read_as_a_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the others only the names: what all have is too much to be made into values beside the event loop."""
+    made_of: list[str] = []
+
+    def counted(tenant: str, *rest: Any) -> Any:
+        made_of.append(tenant)
+        return _quota(tenant, *rest)
+
+    _quota = reading._quota
+    monkeypatch.setattr(reading, "_quota", counted)
+
+    async def pages(here: Shop, tenant: str | None) -> list[str]:
+        found: list[str] = []
+        after: str | None = None
+        while True:
+            made_of.clear()
+            asked = SimpleNamespace(host=here, tenant=tenant, query=QuotaQuery(tenant, after, 4))
+            page = await ROUTES[0].handler(cast("Any", asked))
+            assert len(made_of) <= 6
+            found += [f"{one.tenant}:{one.period}" for one in page.quotas]
+            if (after := page.after) is None:
+                return found
+
+    async def main() -> None:
+        async with shop(path) as here:
+            wanted: dict[Tenant, Any] = {
+                Tenant(f"t{at % 5}/u{at}"): {"day": {"calls": 1}, "month": {"calls": 1}} for at in range(40)
+            }
+            await apply_limits(here.ledger, here.audit, wanted, by="config")
+            every = [f"{one.tenant}:{one.period}" for one in await here.quotas.show()]
+            assert (await pages(here, None), len(every)) == (every, 80)
+            assert await pages(here, "t3") == [one for one in every if one.startswith("t3/")]
+            asked: Any = SimpleNamespace(host=here, tenant=None, query=QuotaQuery(None, "t9:day"))
+            with pytest.raises(Unfit, match="not a cursor"):
+                await ROUTES[0].handler(asked)
 
     asyncio.run(main())
 

@@ -16,11 +16,11 @@ from belljar.cli.output import emit, say
 from belljar.cli.quota import limit_in_words
 from belljar.config import Settings, settings
 from belljar.config import schema as schema_of_the_file
-from belljar.errors import InvalidInput
+from belljar.errors import BelljarError, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import shown
 from belljar.ledger import LIMITED, PERIODS, Changes, Limits, Period
-from belljar.quotas import Quotas
+from belljar.quotas import BY_CONFIG, Quotas, set_by
 from belljar.service.settings import check_bind, read_settings
 from belljar.units import format_size
 
@@ -35,7 +35,10 @@ class _Value(msgspec.Struct, frozen=True):
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit: what the ledger has (`is_set`: whether anything), what the file says (`in_file`: whether anything)."""
+    """One limit: what the ledger has (`is_set`: whether anything), what the file says (`in_file`: whether anything).
+
+    `of_a_file` is whether a configuration file has set what the ledger has: another one, if this one does not name it.
+    """
 
     tenant: str
     period: Period
@@ -44,11 +47,12 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     in_file: bool
     file_limit: int | None
+    of_a_file: bool
 
     @property
     def origin(self) -> str:
         if not self.in_file:
-            return "quota set"
+            return "another file" if self.of_a_file else "quota set"
         return "the file" if self.is_set and self.limit == self.file_limit else "pending"
 
 
@@ -88,17 +92,24 @@ def schema(as_json: bool) -> None:
 def show(state: Path | str | None, as_json: bool) -> None:
     """Show what is in force, and where each value comes from.
 
-    A limit that the file names and the ledger does not have yet is pending: the next host that opens sets it.
+    A limit that the file names and the ledger does not have yet is pending: the next host that opens sets it. One that
+    the file does not name, but an earlier state of it or another host's file did, stands until somebody clears it.
     """
     found = options.place(state)
     values, limits = _values(found), list(_limits(found))
     if as_json:
-        emit({**values, "limits": [{**msgspec.structs.asdict(limit), "origin": limit.origin} for limit in limits]})
+        emit({**values, "limits": [_document(limit) for limit in limits]})
         return
     for name, one in values.items():
         say(f"{name:<8}  {one.value or 'none'}{f'  ({one.origin})' if one.origin else ''}")
     for limit in limits:
         say(_line(limit))
+
+
+def _document(limit: _Limit) -> dict[str, object]:
+    fields = msgspec.structs.asdict(limit)
+    del fields["of_a_file"]
+    return {**fields, "origin": limit.origin}
 
 
 def _values(found: Settings) -> dict[str, _Value]:
@@ -118,6 +129,7 @@ def _values(found: Settings) -> dict[str, _Value]:
 def _limits(found: Settings) -> Iterator[_Limit]:
     """Every limit that the ledger has or the file names, by tenant."""
     stands = _in_the_ledger(found)
+    set_here = _set_by(found)
     wanted: dict[Tenant, Changes] = dict(found.config.tenants) if found.config is not None else {}
     for tenant in sorted({*wanted, *(tenant for tenant, _ in stands)}, key=lambda tenant: tenant.split("/")):
         for period in PERIODS:
@@ -133,6 +145,7 @@ def _limits(found: Settings) -> Iterator[_Limit]:
                         limit=limit,
                         in_file=dimension in named,
                         file_limit=named.get(dimension),
+                        of_a_file=set_here.get((tenant, period, dimension)) == BY_CONFIG,
                     )
 
 
@@ -144,6 +157,14 @@ def _in_the_ledger(found: Settings) -> dict[tuple[Tenant, Period], Limits]:
             raise
         return {}
     return {(Tenant(one.tenant), one.period): one.limits for one in quotas if one.limits is not None}
+
+
+def _set_by(found: Settings) -> dict[tuple[str, str, str], str]:
+    """Who set each limit; nothing where the log cannot be read, which `audit verify` explains."""
+    try:
+        return set_by(found.state.journal)
+    except BelljarError:
+        return {}
 
 
 def _line(limit: _Limit) -> str:

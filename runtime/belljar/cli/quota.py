@@ -14,10 +14,11 @@ from belljar.bounds import DIMENSION_OF, Bound, parse_bound
 from belljar.cli import options
 from belljar.cli.logged import LAST, run_id
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, printable, say
+from belljar.cli.output import emit, printable, say, tell
 from belljar.context import ContextStores
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.ledger import DIMENSIONS, GAUGES, LIMITED, Amounts, Limits, Period, Quota, Span, Used
+from belljar.identity import Tenant
+from belljar.ledger import DIMENSIONS, GAUGES, LIMITED, Amounts, Changes, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, Stored, explain, open_quotas
 from belljar.state import State
 from belljar.units import format_memory_time, format_milliseconds, format_money, format_size
@@ -130,6 +131,7 @@ def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bo
         raise click.UsageError("name a limit, such as --cost 50USD/day")
     limits = _write(state, lambda quotas: quotas.change(tenant, changes, by=options.user()))
     _print_limits(tenant, limits, "changed", as_json=as_json)
+    _tell_of_the_file(state, tenant, changes)
 
 
 @quota.command()
@@ -140,6 +142,7 @@ def clear(tenant: str, state: Path | str | None, as_json: bool) -> None:
     """Clear all limits of TENANT; the policies' [quota.tenant] counts for it again."""
     limits = _write(state, lambda quotas: quotas.clear(tenant, by=options.user()))
     _print_limits(tenant, limits, "cleared", as_json=as_json)
+    _tell_of_the_file(state, tenant, None)
 
 
 @quota.command("history")
@@ -313,6 +316,22 @@ def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: 
         say(f"{tenant} {_span(one.period)}: {'cleared, was ' if what == 'cleared' else ''}{_bounds(one)}")
     if not limits:
         say(f"{tenant}: no limits were set")
+
+
+def _tell_of_the_file(state: Path | str | None, tenant: str, changes: Changes | None) -> None:
+    """Say what of a change will not last; `changes` is None where all was cleared."""
+    config = options.place(state).config
+    if config is None:
+        return
+    named = config.tenants.get(Tenant(tenant), {})
+    again = [
+        f"{limit_in_words(name, bound)} {_span(period)}"
+        for period, bounds in named.items()
+        for name, bound in bounds.items()
+        if changes is None or changes.get(period, {}).get(name, bound) != bound
+    ]
+    if again:
+        tell(f"{printable(str(config.file))} says {', '.join(again)}: the next host that opens with it sets that again")
 
 
 def _span(period: str) -> str:

@@ -210,8 +210,10 @@ class SqliteStore:
     def _load(self, table: Table[Any], rows: int) -> str:
         if (known := self._loads.get((table.name, rows))) is None:
             some = ", ".join([f"({', '.join('?' * table.keys)})"] * rows)
-            names, keys = ", ".join(table.columns), ", ".join(table.columns[: table.keys])
-            known = f"SELECT {names} FROM {table.name} WHERE ({keys}) IN (VALUES {some})"  # noqa: S608
+            names, keys = ", ".join(table.columns), table.columns[: table.keys]
+            found = " AND ".join(f"{key} = column{place}" for place, key in enumerate(keys, 1))
+            # Not `IN (VALUES ...)`: for several keys of two columns each SQLite goes through the whole table.
+            known = f"SELECT {names} FROM (VALUES {some}) CROSS JOIN {table.name} ON {found}"  # noqa: S608
             self._loads[table.name, rows] = known
         return known
 

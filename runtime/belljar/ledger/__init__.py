@@ -25,7 +25,7 @@ from belljar.ledger.base import (
     run_account,
 )
 from belljar.ledger.ledger import LOOK_S, BoxIds, Ledger
-from belljar.ledger.reading import Quota, Span, Used, context_limits, history, overage, quotas
+from belljar.ledger.reading import Choice, Place, Quota, Span, Used, context_limits, history, limits_of, overage, quotas
 
 __all__ = [
     "AMOUNT_MAX",
@@ -42,9 +42,11 @@ __all__ = [
     "Balance",
     "BoxIds",
     "Changes",
+    "Choice",
     "Ledger",
     "Limits",
     "Period",
+    "Place",
     "Quota",
     "Remaining",
     "Room",
@@ -54,6 +56,7 @@ __all__ = [
     "check_books",
     "context_limits",
     "history",
+    "limits_of",
     "overage",
     "period_end",
     "period_key",

@@ -61,6 +61,7 @@ __all__ = [
     "beyond",
     "check_amounts",
     "check_limits",
+    "check_period",
     "check_stored",
     "key_at",
     "minute_of",
@@ -75,6 +76,7 @@ PERIODS: Final[tuple[Period, ...]] = get_args(Period)
 
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
+_SHOWN_CHARS_MAX: Final = 60
 # All that a program is told about the levels above its run's tenant.
 USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
 
@@ -192,7 +194,7 @@ def check_amounts(amounts: Amounts) -> None:
         value = getattr(amounts, dimension)
         if type(value) is not int or not 0 <= value <= AMOUNT_MAX:
             raise InvalidInput(
-                f"{dimension} {value!a} is not a valid amount: use a whole number from 0 to {AMOUNT_MAX}",
+                f"{dimension} {_shown(value)} is not a valid amount: use a whole number from 0 to {AMOUNT_MAX}",
                 code="amount.invalid",
             )
 
@@ -204,21 +206,41 @@ def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
         least = 1 if dimension == "depth" else 0  # whether there are sub-models at all, the policy says
         if value is not None and (type(value) is not int or not least <= value <= _LIMIT_MAX):
             raise InvalidInput(
-                f"{dimension} {value!a} is not a valid limit: use a whole number from {least} to {_LIMIT_MAX}, or None "
-                "for unlimited",
+                f"{dimension} {_shown(value)} is not a valid limit: use a whole number from {least} to "
+                f"{_LIMIT_MAX}, or None for unlimited",
                 code="limit.invalid",
             )
-    if limits.period not in PERIODS:
-        raise InvalidInput(
-            f"{limits.period!a} is not a valid period: use {', '.join(PERIODS[:-1])} or {PERIODS[-1]}",
-            code="limit.invalid",
-        )
+    check_period(limits.period)
     for name in AT_ONCE:
         if not of_policy and limits.period != "total" and getattr(limits, name) is not None:
             raise InvalidInput(
                 f"{name} is counted at each moment, not for a {limits.period}: set it for the total",
                 code="limit.invalid",
             )
+
+
+def check_period(period: object) -> None:
+    """Refuse what is no period, whatever its type.
+
+    Raises:
+        InvalidInput: `limit.invalid`.
+    """
+    if not isinstance(period, str) or period not in PERIODS:
+        raise InvalidInput(
+            f"{_shown(period)} is not a valid period: use {', '.join(PERIODS[:-1])} or {PERIODS[-1]}",
+            code="limit.invalid",
+        )
+
+
+def _shown(value: object) -> str:
+    """A value in a message; only its type, where it could be of any length or say anything about itself."""
+    if isinstance(value, str):
+        return ascii(value if len(value) <= _SHOWN_CHARS_MAX else f"{value[:_SHOWN_CHARS_MAX]}...")
+    if value is None or type(value) in (bool, float):
+        return repr(value)
+    if type(value) is int:
+        return str(value) if abs(value) < 10**_SHOWN_CHARS_MAX else f"(a number of over {_SHOWN_CHARS_MAX} digits)"
+    return f"(a value of type {type(value).__name__[:_SHOWN_CHARS_MAX]})"
 
 
 def check_stored(account: object, period: object, bounds: tuple[object, ...]) -> None:

@@ -47,7 +47,7 @@ from belljar.audit.events import (
 from belljar.audit.signing import signed_size
 from belljar.errors import BelljarError
 from belljar.host import Host
-from belljar.ledger import Quota
+from belljar.ledger import Place, Quota
 from belljar.service.provider_errors import code_of
 from belljar.service.underway import UnderWay
 
@@ -121,7 +121,7 @@ class HostSources:
         quotas: Sequence[Quota] = ()
         try:
             unsigned = await asyncio.to_thread(self._unsigned)
-            quotas = await self._host.quotas.show()
+            quotas = await self._host.quotas.show(below=True, choose=_first_levels)
         except BelljarError:
             pass
         return Reading(
@@ -376,6 +376,13 @@ class _Gauges:
                     held.add_metric(place, getattr(quota.held, dimension))
                     limit.add_metric(place, bound)
         yield from (used, held, limit)
+
+
+def _first_levels(places: Sequence[Place]) -> Sequence[Place]:
+    """Of all tenants, those that are shown."""
+    found = [place for place in places if place.is_limited and "/" not in place.level]
+    names = set(list(dict.fromkeys(place.level for place in found))[:TENANTS_MAX])
+    return [place for place in found if place.level in names]
 
 
 def _kind(run: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -11,10 +10,10 @@ from msgspec import Meta
 
 from belljar.errors import InvalidInput
 from belljar.identity import Tenant
-from belljar.ledger import LIMITED, Limits, Period, Quota, Span, Used
+from belljar.ledger import LIMITED, Limits, Period, Place, Quota, Span, Used
 from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, Route
-from belljar.service.scopes import LIMIT_MAX, Cursor, TenantName, below, named_tenant, page_of
+from belljar.service.scopes import LIMIT_MAX, Cursor, TenantName, named_tenant, page_of
 
 __all__ = [
     "ROUTES",
@@ -29,6 +28,8 @@ __all__ = [
 ]
 
 _BOUND_MAX = 2**53 - 1
+# What is read besides a page: the one that the cursor names, and one behind the page.
+_AROUND = 2
 Bound = Annotated[int, Meta(ge=0, le=_BOUND_MAX)] | None
 
 
@@ -112,25 +113,32 @@ async def _in_query(asking: Asking[QuotaCleared, Any]) -> Tenant | None:
 
 
 async def _show(asking: Asking[QuotaQuery, None]) -> QuotaPage:
-    found = await _known(asking.host.quotas.show())
-    return QuotaPage(*await _paged(asking, found, lambda one: f"{one.tenant}:{one.period}"))
+    query = asking.query
+
+    def choose(places: Sequence[Place]) -> Sequence[Place]:
+        begin = 0
+        if query.after is not None:
+            names = (f"{place.level}:{place.period}" for place in places)
+            begin = next((at for at, name in enumerate(names) if name == query.after), len(places))
+        return places[begin : begin + query.limit + _AROUND]
+
+    found = await _known(asking.host.quotas.show(asking.tenant, below=True, choose=choose))
+    return QuotaPage(*page_of(found, lambda one: f"{one.tenant}:{one.period}", query.after, query.limit))
 
 
 async def _history(asking: Asking[HistoryQuery, None]) -> HistoryPage:
-    found = await _known(asking.host.quotas.history(per=asking.query.per))
-    return HistoryPage(*await _paged(asking, found, lambda one: f"{one.tenant}:{one.key}"))
-
-
-async def _paged(
-    asking: Asking[Any, Any], found: Sequence[Any], key: Callable[[Any], str]
-) -> tuple[list[Any], str | None]:
-    """Of what all tenants have, which may be much, a page of what is below the one that is asked about."""
-
-    def work() -> tuple[list[Any], str | None]:
-        mine = [one for one in found if below(asking.tenant, one.tenant)]
-        return page_of(mine, key, asking.query.after, asking.query.limit)
-
-    return await asyncio.to_thread(work)
+    query = asking.query
+    tenant, _, key = (query.after or "").rpartition(":")
+    found = await _known(
+        asking.host.quotas.history(
+            asking.tenant,
+            per=query.per,
+            below=True,
+            since=None if query.after is None else (key, tenant),
+            most=query.limit + _AROUND,
+        )
+    )
+    return HistoryPage(*page_of(found, lambda one: f"{one.tenant}:{one.key}", query.after, query.limit))
 
 
 async def _known(work: Any) -> list[Any]:
