@@ -801,11 +801,11 @@ def test_limits_are_set_for_ten_thousand_tenants_in_linear_time(path: Path) -> N
         assert log is not None
         async with shop(log) as here:
             took: list[float] = []
-            for numbers in (range(2_000), range(2_000, 10_000)):
+            for numbers in (range(2_000), range(2_000, 8_000), range(8_000, 10_000)):
                 began = time.process_time()
                 await asyncio.gather(*(here.quotas.set(f"t{number}/a", "day", calls=number) for number in numbers))
                 took.append(time.process_time() - began)
-            assert took[1] < 4 * took[0] * 3
+            assert took[2] < 5 * took[0]  # nine times as long, if each went through all that are there
             found = {one.tenant: one.limits for one in await here.quotas.show()}
             assert {tenant: limits and limits.calls for tenant, limits in found.items()} == {
                 f"t{number}/a": number for number in range(10_000)
