@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import operator
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
@@ -177,7 +177,8 @@ class Quotas:
             HostFault: the stores of contexts cannot be read.
         """
         level = None if tenant is None else tenant_of(tenant)
-        return await asyncio.to_thread(_asked, self._path, _standing(level, self._stored, below=below, choose=choose))
+        standing = _standing(level, self._stored, below=below, choose=choose)
+        return await asyncio.to_thread(_asked, self._path, lambda source: list(standing(source)))
 
     async def set(
         self,
@@ -230,6 +231,11 @@ class Quotas:
         check("by", by, str, "a text that says who clears it")
         ledger, audit = self._writing()
         return await ledger.clear_limits(level, beside=lambda limits: _cleared(audit, level, by, limits))
+
+    async def of_all(self, make: Callable[[Iterable[Quota]], _T]) -> _T:
+        """What `make` makes of how all tenants stand. It is called in another thread: there may be ten thousand."""
+        standing = _standing(None, self._stored)
+        return await asyncio.to_thread(_asked, self._path, lambda source: make(standing(source)))
 
     async def levels(self, tenant: str | None = None) -> list[str]:
         """Those of `tenant` and all below it, or of all, of which `show` has something to say, in order."""
@@ -382,10 +388,10 @@ def _asked(log: Log, question: Callable[[Source], _T]) -> _T:
 
 def _standing(
     level: Tenant | None, stored: Stored | None, *, below: bool = False, choose: Choice | None = None
-) -> Callable[[Source], list[Quota]]:
+) -> Callable[[Source], Iterator[Quota]]:
     """What asks how the levels stand now, by the clock that tells their periods."""
 
-    def standing(source: Source) -> list[Quota]:
+    def standing(source: Source) -> Iterator[Quota]:
         sizes = None if stored is None else stored(None if level is None else level.levels[0])
         return quotas(_ask(source), source.now(), level, sizes, below=below, choose=choose)
 
@@ -531,7 +537,7 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
         return Explained(run, tenant, refusals, [], Amounts())
 
     def stand(source: Source) -> tuple[list[Quota], Amounts]:
-        return _standing(level, stored)(source), overage(_ask(source), RunId(run))
+        return list(_standing(level, stored)(source)), overage(_ask(source), RunId(run))
 
     return Explained(run, tenant, refusals, *_asked(path, stand))
 

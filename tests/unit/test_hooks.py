@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, cast
@@ -31,6 +31,7 @@ from belljar.identity import Tenant
 from belljar.journal.tables import DELIVERIES, DeliveryRow
 from belljar.keys import Keys
 from belljar.ledger import LIMITED, Amounts, Limits, Quota, Remaining
+from belljar.quotas import open_quotas
 from tests.certificates import certified
 from tests.journals import OwnLog, meddle
 from tests.waiting import PATIENCE_S, in_time, until
@@ -714,11 +715,34 @@ def test_a_threshold_is_reached_by_what_was_used(used: int, limit: int | None, p
     ]
 
 
+def test_thresholds_are_looked_for_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand tenants that takes a quarter of a second."""
+    looked_in: list[int] = []
+
+    def seen(found: Iterable[Quota]) -> Iterator[Reached]:
+        for one in found:
+            looked_in.append(threading.get_ident())
+            yield from reached([one])
+
+    monkeypatch.setattr("belljar.hooks.quotas.reached", seen)
+
+    async def go() -> None:
+        path = tmp_path / "audit.db"
+        async with site(tmp_path, path) as one, open_quotas(path) as quotas:
+            await one.make(ACME, "https://127.0.0.1:9/", by="user:root")
+            await quotas.change("acme", {"day": {"calls": 1}, "month": {"calls": 1}}, by="test")
+            await _look(one, quotas, set())
+
+    asyncio.run(go())
+    assert len(looked_in) == 2
+    assert threading.get_ident() not in looked_in
+
+
 @on_each_store
 def test_a_threshold_is_told_once_in_a_period(tmp_path: Path, endpoint: Endpoint) -> None:
     class Shown:
-        async def show(self) -> list[Quota]:
-            return found
+        async def of_all(self, make: Callable[[Iterable[Quota]], Any]) -> Any:
+            return make(found)
 
     found = [quota(85, 100)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -38,7 +38,7 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
 
-def reached(found: Sequence[Quota]) -> Iterator[Reached]:
+def reached(found: Iterable[Quota]) -> Iterator[Reached]:
     """Every threshold at which a quota stands now."""
     for quota in found:
         for dimension in DIMENSIONS:
@@ -73,7 +73,7 @@ async def _look(hooks: Hooks, quotas: Quotas, told: set[tuple[object, ...]]) -> 
     if not any("quota.threshold" in hook.told for hook in await hooks.ls()):
         return set()
     now: set[tuple[object, ...]] = set()
-    for one in reached(await quotas.show()):
+    for one in await quotas.of_all(lambda found: list(reached(found))):
         key = (one.tenant, one.dimension, one.key, one.percent, one.limit)
         now.add(key)
         if key not in told:

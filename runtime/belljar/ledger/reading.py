@@ -142,8 +142,10 @@ def quotas(
     *,
     below: bool = False,
     choose: Choice | None = None,
-) -> list[Quota]:
+) -> Iterator[Quota]:
     """Every level of `tenant`, or every tenant, in every period with a limit or use; by level, then by period.
+
+    They are read some at a time: whoever does not keep them keeps little.
 
     Args:
         stored: how many bytes of contexts each tenant has, without those below it; None if nobody counted them.
@@ -154,17 +156,15 @@ def quotas(
     keys: dict[str, Period] = {key_at(period, minute): period for period in PERIODS}
     of_contexts = None if stored is None else _of_levels(stored, tenant, below=below)
     places = _places(ask, keys, tenant, of_contexts or {}, below=below)
-    chosen = places if choose is None else choose(places)
-    levels = list(dict.fromkeys(place.level for place in chosen))
-    bounds = dict(_bounds_of(ask, levels))
-    amounts: dict[_Place, tuple[Vector, Vector]] = {}
-    for some, these in _batches(levels):
+    periods: dict[str, list[Period]] = {}
+    for place in places if choose is None else choose(places):
+        periods.setdefault(place.level, []).append(place.period)
+    for some, these in _batches(list(periods)):
+        bounds = dict(_bounds_of(ask, some))
         pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {these} AND key IN ({{2}})", *some, *keys)  # noqa: S608
-        amounts |= {(account, keys[key]): sides for (account, key), sides in pages.items()}
-    return [
-        _quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO)), of_contexts)
-        for place in (one[:2] for one in chosen)
-    ]
+        amounts = {(account, keys[key]): sides for (account, key), sides in pages.items()}
+        for here in ((level, period) for level in some for period in periods[level]):
+            yield _quota(*here, minute, bounds.get(here), *amounts.get(here, (_ZERO, _ZERO)), of_contexts)
 
 
 def limits_of(ask: Ask, levels: Sequence[Tenant]) -> dict[tuple[Tenant, Period], Limits]:
