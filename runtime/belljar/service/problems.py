@@ -87,6 +87,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "route.unknown": 404,
     "request.head": 431,
     "request.http": 400,
+    "request.json": 400,
     "request.length": 411,
     "request.slow": 408,
     "request.too_long": 413,

@@ -78,7 +78,7 @@ def test_a_body_with_a_name_twice_is_refused_and_nothing_is_done(admin: Client, 
     }
     other = b'{"model":"x","messages":[{"role":"user","content":"a","content":"b"}]}'
     answer = admin.post(path, content=bodies.get(path, other), headers={"content-type": "application/json"})
-    assert answer.status_code == 422, answer.text
+    assert answer.status_code == 400, answer.text
     assert "two members of one name" in answer.text
     assert admin.get("/v1/runs").json()["runs"] == []
 

@@ -291,7 +291,7 @@ def test_a_message_with_a_name_twice_is_refused_over_mcp_too(service: Serving, j
     twice = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}'
     headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
     with service.client() as client:
-        told = problem(client.post("/mcp", content=twice, headers=headers), 422, "request.json")
+        told = problem(client.post("/mcp", content=twice, headers=headers), 400, "request.json")
     assert "two members of one name" in told["detail"]
     assert [one.code for one in requests(jar) if one.route == "MCP"] == ["request.json"]
 
