@@ -1,4 +1,4 @@
-"""Every program of the corpus, recorded in a jail, and replayed in a jail and in a container: each action the same."""
+"""The programs of the corpus, recorded in a jail and replayed there, some also in a container: each action the same."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ class Recorded:
         return found
 
     async def replay(self, language: Language, backend: BackendName, environ: Mapping[str, str]) -> dict[str, Replay]:
+        """Of all programs; in containers of some, since starting one takes longer than most of them."""
+        names = list(self.runs[language])[:: 1 if backend == "jail" else 4]
         async with Replays(self.state, {**self.environ, **environ}) as replays:
-            return {name: await replays.replay(run, backend=backend) for name, run in self.runs[language].items()}
+            return {name: await replays.replay(self.runs[language][name], backend=backend) for name in names}
 
 
 # Where programs get chance from. Python also has the functions of `os`, those that copied them, and processes.
@@ -146,7 +148,7 @@ def test_every_program_does_the_same_again(
 ) -> None:
     environ = {} if backend == "jail" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
     replays = asyncio.run(recorded.replay(language, backend, environ))
-    assert len(replays) == len(PROGRAMS) > 100
+    assert len(replays) == len(PROGRAMS) if backend == "jail" else len(replays) > 40
     other = {name: (one.missing, one.first) for name, one in replays.items() if one.outcome != "equal"}
     assert other == {}
     assert ("backend" in next(iter(replays.values())).differs) is (backend == "docker")

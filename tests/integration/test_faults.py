@@ -45,7 +45,7 @@ from tests.unit.audit_events import made
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
 OLDER = ROOT / "tests" / "unit" / "older_files"
 # Every so many writes one is hit, by each of the three faults another: a page and its header are two.
-STEP = 12
+STEP = 24
 
 
 class Row:

@@ -343,7 +343,7 @@ class Answer(_Step, kw_only=True, tag="answer"):
     `output` is what its cell had printed by then, where that is kept and the cell was stopped by it.
     """
 
-    text: AnswerText
+    text: Text
     void: bool
     stays: bool
     output: Text | None = None
@@ -775,10 +775,12 @@ def _answer(record: Record, event: AnswerGiven | AnswerVoid) -> Answer:
     given = event if isinstance(event, AnswerGiven) else None
     # The log has no size of what its cell had printed by then.
     output = given.output if given is not None else None
+    # One that does not count may not be of the type that was asked for, which its JSON shows.
+    kind = AnswerText if given is not None else Text
     return Answer(
         seq=record.seq,
         at_ns=record.time_ns,
-        text=AnswerText(record.run, event.answer_sha256, event.answer_bytes, event.content),
+        text=kind(record.run, event.answer_sha256, event.answer_bytes, event.content),
         void=given is None,
         stays=given is not None and given.stays,
         output=Text(record.run, None, None, output, "output") if output is not None else None,
