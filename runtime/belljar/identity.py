@@ -40,6 +40,7 @@ __all__ = [
     "RunId",
     "Tenant",
     "TraceParent",
+    "is_within",
     "runs_below",
     "tenants_below",
 ]
@@ -146,6 +147,11 @@ class RunId(str):
     def depth(self) -> int:
         """How many runs are above it: 0 for a root."""
         return self.count(".")
+
+
+def is_within(tenant: str, above: str | None) -> bool:
+    """Whether a tenant is `above` or below it; every tenant is below the whole host, which is None."""
+    return above is None or tenant == above or tenant.startswith(f"{above}/")
 
 
 def tenants_below(tenant: str) -> tuple[str, str]:

@@ -33,12 +33,13 @@ from belljar.errors import (
     Refusal,
     VerificationFailed,
 )
+from belljar.identity import is_within
 from belljar.jobs import Busy, IdempotencyConflict
 from belljar.jobs.words import told_result, told_words, without_paths
 from belljar.models.resolve import Registry
 from belljar.service.guard import Guard, client_of, is_ours
 from belljar.service.problems import problem_of
-from belljar.service.scopes import below, page_of
+from belljar.service.scopes import page_of
 from belljar.service.settings import ServiceSettings, check_bind, read_settings
 from tests.reference import coded
 
@@ -298,6 +299,6 @@ def test_a_list_is_read_page_by_page() -> None:
 
 
 def test_a_tenant_that_begins_alike_is_not_below() -> None:
-    assert below(None, "acme")
-    assert not [name for name in ("acme2", "acm", "other/acme") if below("acme", name)]  # type: ignore[arg-type]
-    assert [name for name in ("acme", "acme/a/b") if below("acme", name)]  # type: ignore[arg-type]
+    assert is_within("acme", None)
+    assert not [name for name in ("acme2", "acm", "other/acme") if is_within(name, "acme")]
+    assert [name for name in ("acme", "acme/a/b") if is_within(name, "acme")]

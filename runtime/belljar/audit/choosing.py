@@ -16,6 +16,7 @@ from belljar.audit.events import QueryCompleted, QueryDenied, QueryFailed, Query
 from belljar.audit.read import RunSummary, records, runs, runs_backwards
 from belljar.audit.source import Log
 from belljar.audit.trees import parent_of
+from belljar.identity import is_within
 
 __all__ = ["UNFINISHED", "Wanted", "chosen"]
 
@@ -60,9 +61,8 @@ def chosen(log: Log, wanted: Wanted, limit: int | None = None) -> list[RunSummar
 
 def _is_wanted(log: Log, run: RunSummary, wanted: Wanted) -> bool:
     """What takes the longest is asked last."""
-    tenant = run.tenant or ""
     return (
-        (wanted.tenant is None or tenant == wanted.tenant or tenant.startswith(f"{wanted.tenant}/"))
+        is_within(run.tenant or "", wanted.tenant)
         and wanted.status in (None, run.status or UNFINISHED)
         and (wanted.since_ns is None or run.started_ns >= wanted.since_ns)
         and (wanted.until_ns is None or run.started_ns < wanted.until_ns)

@@ -21,7 +21,7 @@ from belljar.audit.source import Log
 from belljar.audit.trajectory import Absent, Answer, Cell, Trajectory
 from belljar.engine import Coverage, ErrorInfo, Limit, Result, RunUsage, Status
 from belljar.errors import ContentUnavailable, InvalidInput
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId, Tenant, is_within
 from belljar.jobs.orders import CANCELLED, CANCELLING, INTERRUPTED, OPEN, REFUSED, RUNNING, NoSuchRun, OrderState, Page
 from belljar.journal.tables import ORDERS, OrderRow
 from belljar.keys import Keys
@@ -54,7 +54,7 @@ class Wish(NamedTuple):
 
     def allows(self, state: OrderState) -> bool:
         return (
-            (self.tenant is None or state.tenant == self.tenant or state.tenant.startswith(f"{self.tenant}/"))
+            is_within(state.tenant, self.tenant)
             and self.status in (None, state.state)
             and self.model in (None, state.model, state.sub_model)
         )

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from belljar.identity import RunId, Tenant, tenants_below
+from belljar.identity import RunId, Tenant, is_within, tenants_below
 from belljar.journal import Ask
 from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITED, Book, Bounds, Vector, columns
 from belljar.ledger.base import (
@@ -238,18 +238,12 @@ def _bounds(row: tuple[Any, ...]) -> Bounds:
     return tuple(bounds)
 
 
-def _is_asked(level: Tenant, tenant: Tenant | None, *, below: bool) -> bool:
-    if tenant is None:
-        return True
-    return level == tenant or level.startswith(f"{tenant}/") if below else level in tenant.levels
-
-
 def _of_levels(stored: Mapping[Tenant, int], tenant: Tenant | None, *, below: bool) -> dict[str, int]:
     """What each level that is asked about and those below it have together; those that have anything."""
     found: dict[str, int] = {}
     for whose, size in stored.items():
         for level in whose.levels:
-            if size and _is_asked(level, tenant, below=below):
+            if size and (is_within(level, tenant) if below or tenant is None else level in tenant.levels):
                 found[str(level)] = found.get(level, 0) + size
     return found
 

@@ -16,7 +16,7 @@ from belljar.service.listening import Proof
 from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, no_such, who_asks
 
-__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "ended", "named_tenant", "of_run", "page_of", "proof_of"]
+__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "ended", "named_tenant", "of_run", "page_of", "proof_of"]
 
 _T = TypeVar("_T")
 
@@ -70,11 +70,6 @@ async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
     except InvalidInput:
         raise NoSuchRun(run) from None
     return no_such(asking, await asking.desk.tenant_of(run), NoSuchRun(run))
-
-
-def below(above: Tenant | None, tenant: str) -> bool:
-    """Whether a tenant is `above` or below it; everything is below the whole host."""
-    return above is None or tenant == above or tenant.startswith(f"{above}/")
 
 
 def page_of(

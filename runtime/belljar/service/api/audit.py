@@ -18,9 +18,9 @@ from belljar.audit.events import RunStarted
 from belljar.audit.export.jsonl import jsonl
 from belljar.errors import InvalidInput
 from belljar.host import Host
-from belljar.identity import Tenant
+from belljar.identity import Tenant, is_within
 from belljar.service.routes import Asking, Nothing, Route, own, whole_host
-from belljar.service.scopes import LIMIT_MAX, TenantName, below, named_tenant, proof_of
+from belljar.service.scopes import LIMIT_MAX, TenantName, named_tenant, proof_of
 from belljar.service.streams import pieces, streamed
 
 __all__ = ["ROUTES", "CheckpointShown", "Evidence", "Proof", "ProofQuery", "RecordPage", "RecordShown", "RecordsQuery"]
@@ -112,7 +112,7 @@ def _is_below(host: Host, above: Tenant, known: dict[str, bool], run: str) -> bo
     if (found := known.get(run)) is None:
         first = next(records(host.state.journal, run), None)
         begun = first.typed if first is not None else None
-        found = known[run] = isinstance(begun, RunStarted) and below(above, begun.tenant)
+        found = known[run] = isinstance(begun, RunStarted) and is_within(begun.tenant, above)
     return found
 
 

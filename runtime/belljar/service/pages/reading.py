@@ -44,7 +44,7 @@ from belljar.doctor import BackendReport, examine
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.heavy import give_way
 from belljar.host import Host
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId, Tenant, is_within
 from belljar.keys import Keys
 from belljar.ledger import Quota, Used
 from belljar.policy import load
@@ -202,7 +202,7 @@ class HostReader:
             tenant = run.tenant or ""
             return (
                 visitor.sees(tenant)
-                and (not wanted.tenant or tenant == wanted.tenant or tenant.startswith(f"{wanted.tenant}/"))
+                and is_within(tenant, wanted.tenant or None)
                 and wanted.status in ("", _status(run, live))
                 and wanted.model in ("", run.root_model, run.sub_model)
             )

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from belljar.audit.export.view import Fact, Page, Tone
-from belljar.identity import Tenant
+from belljar.identity import Tenant, is_within
 from belljar.ledger import Quota, Used
 
 __all__ = [
@@ -70,7 +70,7 @@ class Visitor(msgspec.Struct, frozen=True):
 
     def sees(self, tenant: str) -> bool:
         """Whether it is theirs or below."""
-        return self.tenant is None or tenant == self.tenant or tenant.startswith(f"{self.tenant}/")
+        return is_within(tenant, self.tenant)
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
