@@ -31,6 +31,7 @@ from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
 from belljar.sandbox.devices import devices_not_of_root
 from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
+from belljar.sandbox.image import image_in
 
 __all__ = ["BackendReport", "Culprit", "Fact", "Finding", "Report", "examine"]
 
@@ -141,9 +142,9 @@ async def examine(
     """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
     DOCKER_HOST names the daemon. What does not hold is a finding, and a backend that is not available says why; neither
-    is raised. The log of the examination is thrown away, unless `state` names a folder; `images` is where those of
-    boxes are kept, which else are made anew then. Before all that it is looked at the log that a host with these
-    arguments has.
+    is raised. The log of the examination is thrown away, unless `state` names a folder. The image of the boxes is the
+    one in `images`, or that of a host with these arguments; if it has none yet, one is made and thrown away, too.
+    Before all that it is looked at the log that such a host has.
 
     Raises:
         PolicyDenied: `backend.denied`: the policy allows no built-in backend; see `belljar.testing.check_backend`.
@@ -159,8 +160,8 @@ async def examine(
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
         # The keys of a log that is thrown away are thrown away, too.
         environ = dict(os.environ) if state is not None else {**os.environ, "BELLJAR_KEYS": f"{folder}/keys"}
-        if images is not None and state is None:
-            (Path(folder) / "images").symlink_to(images)
+        if state is None and (kept := images or await asyncio.to_thread(_images, config)) is not None:
+            (Path(folder) / "images").symlink_to(kept.absolute())
         place = state or Path(folder)
         return _report(policy, log, [await _examine(policy, backend, place, config, environ) for backend in wanted])
 
@@ -168,6 +169,14 @@ async def examine(
 def _own(allowed: tuple[str, ...]) -> list[BackendName]:
     """The built-in ones, in the policy's order; others are registered by programs, and not here."""
     return sorted((name for name in BACKENDS if name in allowed), key=allowed.index)
+
+
+def _images(config: Path | str | None) -> Path | None:
+    """Where the host's image is, if it has one that we may read."""
+    with contextlib.suppress(BelljarError, OSError):
+        folder = settings(None, config, os.environ).state.images
+        return folder if image_in(folder) is not None else None
+    return None
 
 
 def _report(policy: Policy, log: list[Finding], backends: list[BackendReport]) -> Report:

@@ -178,11 +178,16 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a program came to: its last cell, the run's result, and the run's records in the log."""
+    """What a program came to: its cells, the run's result, and the run's records in the log."""
 
-    cell: CellResult
+    cells: list[CellResult]
     result: Result
     records: list[Record]
+
+    @property
+    def cell(self) -> CellResult:
+        """The last one."""
+        return self.cells[-1]
 
     def text(self) -> str:
         """Everything that came out of the box."""
@@ -436,18 +441,17 @@ class Escapes:
 
     async def _run(self, program: Program, language: Language) -> Outcome:
         runtime = await self.runtime(language, hasty=program.hasty)
-        cell: CellResult | None = None
+        cells = []
         async with runtime.session(context=CONTEXT, model=self._model, tenant="acme") as session:
             for source in program.cells:
                 try:
-                    cell = await session.execute(self._told(source))
+                    cells.append(await session.execute(self._told(source)))
                 except PolicyDenied as denied:
                     if denied.code != "session.ended":
                         raise
                     break
-        assert cell is not None
         assert session.result is not None
-        return Outcome(cell, session.result, self._new_records())
+        return Outcome(cells, session.result, self._new_records())
 
     def _told(self, source: str) -> str:
         for name, value in self._places.items():

@@ -83,6 +83,22 @@ def test_a_program_gets_the_same_as_data(tmp_path: Path, monkeypatch: pytest.Mon
     assert all((finding.culprit is None) == finding.ok for finding in backend.findings)
 
 
+def test_it_examines_the_image_that_the_host_has(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object) -> None:
+        raise OSError("nothing is built")
+
+    monkeypatch.setattr("belljar.sandbox.image._publish", build)
+    monkeypatch.setenv("BELLJAR_HOME", str(tmp_path / "home"))
+    report = asyncio.run(examine(load("standard"), ["jail"]))
+    assert (report.starts, "nothing is built" in report.reason) == (False, True)
+    assert not (tmp_path / "home").exists()
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "home" / "images").symlink_to(images)
+    report = asyncio.run(examine(load("standard"), ["jail"]))
+    assert (report.starts, report.reason) == (True, "")
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["images"]
+
+
 def test_another_machine_is_refused_by_name(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").symlink_to(images)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

@@ -54,6 +54,7 @@ __all__ = [
     "ZYGOTE",
     "Image",
     "ensure_image",
+    "image_in",
     "lay_out",
     "locked",
     "size_bytes",
@@ -124,14 +125,23 @@ def ensure_image(folder: Path) -> Image:
         BoxFault: it could not be built; the message says why.
     """
     try:
-        known = folder / f"{_key()}.json"
-        if (image := _known(folder, known)) is not None:
+        if (image := image_in(folder)) is not None:
             return image
+        known = folder / f"{_key()}.json"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder):
             return _known(folder, known) or _publish(folder, known)
     except (OSError, subprocess.SubprocessError) as error:
         raise BoxFault(f"the box image could not be built below {folder}: {_first(error)}") from error
+
+
+def image_in(folder: Path) -> Image | None:
+    """The image of the running interpreter that is below `folder`; None if it is still to be built there.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return _known(folder, folder / f"{_key()}.json")
 
 
 def lay_out(root: Path) -> str:
