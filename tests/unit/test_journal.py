@@ -13,19 +13,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.journal import Draft, Job, Journal, open_journal
+from belljar.journal.draft import StoreError
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.schema import SCHEMA
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import LIMITED, LIMITS, TABLES, LimitsRow, Table
+from belljar.journal.turns import SUFFIX, Turns
 from tests import journals
 from tests.journals import fill, meddle
 from tests.postgres import sql
+from tests.waiting import until
 
 NONE = (None,) * len(LIMITED)
 on_each_store = pytest.mark.usefixtures("store")
@@ -107,6 +111,16 @@ def locked(path: Path) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Another process's turn at a file."""
+    turns = Turns(path.with_name(path.name + SUFFIX))
+    assert turns.take(60)
+    yield
+    turns.give()
+    turns.close()
+
+
 @on_each_store
 def test_what_resolved_is_in_the_file(tmp_path: Path) -> None:
     async def main() -> None:
@@ -166,6 +180,87 @@ def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_
         assert len({id(error) for error in errors}) == 3
         await writer.submit(insert(9))
         assert rows(path) == [9]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_rounds_that_fail_one_after_the_other_have_one_patience_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the last writes of a run, which are half a dozen, do not each wait for as long as the first."""
+    now, each_s, waits = 100.0, 10.0, list[float]()
+
+    def begin() -> bool:
+        nonlocal now
+        waits.append(store.patience_s)
+        now += min(each_s, store.patience_s)
+        if each_s:
+            raise StoreError("it does not answer")
+        return honest()
+
+    async def tried(writer: Made, times: int) -> list[float]:
+        waits.clear()
+        for x in range(times):
+            await asyncio.gather(writer.submit(insert(x)), return_exceptions=True)
+        return waits
+
+    monkeypatch.setattr("belljar.journal.journal.time", SimpleNamespace(monotonic=lambda: now))
+    store = SqliteStore(None, name="it", unavailable=AuditUnavailable)
+    honest = store.begin
+    monkeypatch.setattr(store, "begin", begin)
+
+    async def main() -> None:
+        nonlocal each_s
+        writer = Made(store, name="it", inline=True)
+        assert await tried(writer, 4) == [10, 2, 2, 2]
+        each_s = 0  # it answers again
+        assert await tried(writer, 2) == [2, 10]
+        each_s = 3
+        assert await tried(writer, 5) == [10, 7, 4, 2, 2]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_pulse_has_what_is_left_of_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, waits, pulsed = SqliteStore(None, name="it", unavailable=AuditUnavailable), list[float](), threading.Event()
+
+    def begin() -> bool:
+        raise StoreError("it does not answer")
+
+    def pulse() -> None:
+        waits.append(store.patience_s)
+        pulsed.set()
+
+    for name, value in (("begin", begin), ("pulse", pulse), ("pulse_s", 0.01)):
+        monkeypatch.setattr(store, name, value)
+
+    async def main() -> None:
+        writer = Made(store, name="it")
+        assert await asyncio.to_thread(pulsed.wait, 60)
+        assert waits[0] == 10
+        with pytest.raises(AuditUnavailable):
+            await writer.submit(insert(1))
+        writer._failing_since = -1e6  # long ago
+        await asyncio.to_thread(until, lambda: 2 in waits, what="it has little left")
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("theirs", [locked, in_turn], ids=["lock", "turn"])
+def test_a_round_waits_for_another_process_as_long_as_it_may(
+    tmp_path: Path, theirs: Callable[[Path], contextlib.AbstractContextManager[None]]
+) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db", busy_timeout_s=0.2)
+        with theirs(tmp_path / "a.db"):
+            writer._patience_s = 0.05
+            with pytest.raises(AuditUnavailable, match=r"held its lock for more than 0\.05 s"):
+                await writer.submit(insert(1))
+        writer._patience_s = 60.0
+        assert await writer.submit(insert(2)) == 2  # it answers again
+        assert await writer.submit(insert(3)) == 3
+        assert connection(writer).execute("PRAGMA busy_timeout").fetchone() == (60_000,)
         await writer.aclose()
 
     asyncio.run(main())

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,8 +23,9 @@ from belljar.audit import AuditLog, records, runs, verify
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
+from belljar.journal.draft import StoreError
 from belljar.journal.pgschema import VERSION
-from belljar.journal.pgserver import Server
+from belljar.journal.pgserver import Server, Unanswered
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.tables import LIMITED, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
@@ -98,8 +100,7 @@ class Host:
     def patience(self, seconds: float) -> Iterator[None]:
         """So long it waits for a new connection inside: what succeeds before and after has all the time it needs."""
         with pytest.MonkeyPatch.context() as patch:
-            for waiting in (self.store, self.store._server):
-                patch.setattr(waiting, "_patience_s", seconds)
+            patch.setattr(self.journal, "_patience_s", seconds)
             yield
 
     async def spend(self, run: RunId = R1) -> None:
@@ -438,6 +439,24 @@ def test_a_pooler_that_takes_no_settings_is_said_to_be_one() -> None:
         "lock_timeout; name the server itself in the URL, if there is a pooler before it"
     )
     server.close()
+
+
+def test_a_connection_and_an_answer_are_waited_for_as_long_as_a_round_may(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(url, patience_s=30.0)
+    server.connect()
+    monkeypatch.setattr("belljar.journal.pgserver._SPARE_S", 0.1)
+    server.patience_s = 0.1
+    with pytest.raises(Unanswered, match=r"did not answer within 0\.2 s"):
+        server.execute("SELECT pg_sleep(60)")
+    server.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = Server(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db", patience_s=30.0)
+        server.patience_s = 0.2
+        with pytest.raises(StoreError, match=r"did not answer within 0\.2 s"):
+            server.connect()
+        server.close()
 
 
 def without_settings(message: bytes) -> bytes:

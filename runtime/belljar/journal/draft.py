@@ -87,6 +87,9 @@ class Store(Protocol):
         """Whether another host took this one for dead and removed it. In a store of one machine that never happens."""
         ...
 
+    patience_s: float
+    """Seconds that a round may wait for a lock, a connection or an answer: each of them, and not all together."""
+
     @property
     def host(self) -> str | None:
         """What other hosts call this one; None for a store of one machine."""

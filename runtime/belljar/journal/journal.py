@@ -11,6 +11,8 @@ Who pays for a failure:
 - A job that raises takes back its own changes and nothing else; its caller gets its exception.
 - A round that cannot begin or commit (disk full, input/output error, locked too long) fails every job in it, each with
   the type of exception that its submitter chose. Nothing of the round is in the store.
+- Rounds that fail one after the other have one patience together: what is left of it, when it is used up, is a little
+  for each. The last half dozen writes of a run would else be waited for one by one, and who is told no is told late.
 - A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
   given, in place of a result, to every later job of that lane: what follows a lost write does not happen, and of what a
   lane wrote there is a beginning without a hole. The `last` job of a lane ends that: it is done once somebody was told.
@@ -57,6 +59,7 @@ _LINGER_S = 0.003
 # How often a round is run that a store calls stale. That others have written it says once; more often, that its
 # connection broke again.
 _TRIES = 4
+_PATIENCE_MIN_S = 2.0  # for a lock or a connection, once the store has failed for as long as its patience
 _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
 
@@ -104,6 +107,8 @@ class Journal:
         self._lost: dict[str, Exception] = {}  # lane -> error
         self._told: set[str] = set()  # lanes of which somebody has been given that error
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._patience_s = store.patience_s
+        self._failing_since: float | None = None  # when the first of the rounds began that have failed until now
         self._pulse_at = time.monotonic() + (store.pulse_s or 0.0)
         self._inline = inline
         if not inline:
@@ -220,6 +225,7 @@ class Journal:
         while True:
             if (left := self._pulse_at - time.monotonic()) <= 0:
                 with self._steady:
+                    self._store.patience_s = self._left_s()
                     self._store.pulse()
                 self._pulse_at = time.monotonic() + self._store.pulse_s
                 continue
@@ -228,9 +234,12 @@ class Journal:
 
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}
+        began, self._store.patience_s = time.monotonic(), self._left_s()
         try:
             outcomes = self._run_until_fresh(batch, lost)
+            self._failing_since = None
         except StoreError as error:
+            self._failing_since = began if self._failing_since is None else self._failing_since
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
             lost = {}
             for entry, outcome in zip(batch, outcomes, strict=True):
@@ -247,6 +256,13 @@ class Journal:
                 self._lost.pop(entry.lane, None)
                 self._told.discard(entry.lane)
         return outcomes
+
+    def _left_s(self) -> float:
+        """What is left of the patience with a store that fails."""
+        if self._failing_since is None:
+            return self._patience_s
+        least_s = min(_PATIENCE_MIN_S, self._patience_s)
+        return max(least_s, round(self._failing_since + self._patience_s - time.monotonic(), 1))
 
     def _run_until_fresh(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
         for _ in range(_TRIES - 1):

@@ -87,16 +87,16 @@ class Server:
 
     Args:
         url: what asyncpg understands; no message contains its password.
-        patience_s: seconds to wait for a lock, a statement or a connection.
+        patience_s: seconds to wait for a lock, a statement or a connection. Set later, it says how long we wait; how
+            long the server does stays what it was told.
         reading: change nothing: any server of the URL will do, and a statement or a pause may take `_READING_S`.
     """
 
     def __init__(self, url: str, *, patience_s: float, reading: bool = False) -> None:
         self._url = url
         self._secrets = _secrets_of(url)
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._reading = reading
-        self._answer_s = (_READING_S if reading else patience_s) + _SPARE_S
         self._settings = {
             "application_name": "belljar",
             "search_path": "belljar",
@@ -117,6 +117,10 @@ class Server:
         self.warned = False
 
     @property
+    def _answer_s(self) -> float:
+        return (_READING_S if self._reading else self.patience_s) + _SPARE_S
+
+    @property
     def is_open(self) -> bool:
         return self._connection is not None and not self._connection.is_closed()
 
@@ -125,7 +129,7 @@ class Server:
 
         A server that is starting up is waited for in any case.
         """
-        starting = time.monotonic() + self._patience_s
+        starting = time.monotonic() + self.patience_s
         while True:
             now = time.monotonic()
             seconds = max(_AGAIN_S, (max(until, starting) if until else starting) - now)
@@ -234,7 +238,7 @@ class Server:
         for secret in self._secrets:
             said = said.replace(secret, "***")
         if isinstance(error, TimeoutError):
-            return f"the server did not answer within {self._patience_s:g} s; check its address and the network"
+            return f"the server did not answer within {self.patience_s:g} s; check its address and the network"
         if isinstance(error, ssl.SSLError):
             return f"the server's certificate is not believed ({said}); check sslrootcert and sslmode of the URL"
         if isinstance(error, OSError):
@@ -247,7 +251,7 @@ class Server:
             return f"the connection to the server broke ({said}); check the network"
         state = getattr(error, "sqlstate", None) or ""
         text = _ADVICE.get(state) or _ADVICE_OF_CLASS.get(state[:2]) or "{said}; check the server"
-        return text.format(said=said, patience=self._patience_s)
+        return text.format(said=said, patience=self.patience_s)
 
 
 # What a forked child must neither use nor destroy.

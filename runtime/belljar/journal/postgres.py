@@ -98,7 +98,7 @@ class PostgresStore:
     ) -> None:
         self.pulse_s: float | None = pulse_s
         self.host = f"{socket.gethostname()[:200]}-{secrets.token_hex(8)}"
-        self._patience_s = patience_s
+        self._stuck_s = patience_s / 2
         self._server = Server(url, patience_s=patience_s)
         self._pending: dict[Key, Any] = {}
         self._entered = False
@@ -119,6 +119,14 @@ class PostgresStore:
         except BaseException:
             self._server.close()
             raise
+
+    @property
+    def patience_s(self) -> float:
+        return self._server.patience_s
+
+    @patience_s.setter
+    def patience_s(self, seconds: float) -> None:
+        self._server.patience_s = seconds
 
     # -- a transaction -----------------------------------------------------------------------------------------------
 
@@ -209,7 +217,7 @@ class PostgresStore:
 
     def _enter(self) -> bool:
         """Take the lock. Whether what is remembered may be out of date."""
-        self._connect(until=time.monotonic() + self._patience_s)
+        self._connect(until=time.monotonic() + self.patience_s)
         self._server.execute("BEGIN")
         self._entered = True
         try:
@@ -260,7 +268,7 @@ class PostgresStore:
         """End connections that hold the lock in the middle of a statement. Raises `Stale` if there were any."""
         self.rollback()
         self._optimistic = False
-        if self._server.fetch(_END_STUCK, self._patience_s / 2):
+        if self._server.fetch(_END_STUCK, self._stuck_s):
             raise Stale("another host was stopped in the middle of a statement; try again")
 
     def _ask(self, statement: str) -> int:
@@ -277,7 +285,7 @@ class PostgresStore:
 
     def _was_committed(self, number: int) -> bool:
         """Whether the unanswered write of this round was committed. If not, it never will be."""
-        until = time.monotonic() + self._patience_s
+        until = time.monotonic() + self.patience_s
         while True:
             self._server.drop()
             try:

@@ -66,14 +66,14 @@ class _Told:
     """
 
     def __init__(self, busy_timeout_s: float) -> None:
-        self._busy_timeout_s = busy_timeout_s
+        self.busy_timeout_s = busy_timeout_s
 
     def __enter__(self) -> None:
         """Nothing to begin."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, SqliteError):
-            raise StoreError(_advice(error, self._busy_timeout_s)) from error
+            raise StoreError(_advice(error, self.busy_timeout_s)) from error
 
 
 class SqliteStore:
@@ -101,7 +101,7 @@ class SqliteStore:
     ) -> None:
         self._name = name
         self._unavailable = unavailable
-        self._busy_timeout_s = busy_timeout_s
+        self.patience_s = busy_timeout_s
         self._schema = schema
         self._version = -1
         self._paths: list[str] = []
@@ -118,12 +118,15 @@ class SqliteStore:
 
     def begin(self) -> bool:
         try:
-            ours = self._turns is None or self._turns.take(self._busy_timeout_s)
+            ours = self._turns is None or self._turns.take(self.patience_s)
         except OSError as error:
             raise StoreError(f"its file cannot be locked ({error.strerror}); use a local disk of Linux") from error
         if not ours:
-            raise StoreError(_busy(self._busy_timeout_s))
+            raise StoreError(_busy(self.patience_s))
         with self._told:
+            if self._told.busy_timeout_s != self.patience_s:
+                self._told.busy_timeout_s = self.patience_s
+                self._wait_for_locks()
             if self._wal_bytes >= self._move_at:
                 self._move_pages()
             self._db.execute("BEGIN IMMEDIATE")
@@ -238,8 +241,11 @@ class SqliteStore:
         try:
             busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
-            self._db.execute(f"PRAGMA busy_timeout={1000 * self._busy_timeout_s:.0f}")
+            self._wait_for_locks()
         self._move_at = _WAL_BYTES_MAX + (self._wal_bytes if busy else 0)
+
+    def _wait_for_locks(self) -> None:
+        self._db.execute(f"PRAGMA busy_timeout={1000 * self.patience_s:.0f}")
 
     def _refuse_moved(self) -> None:
         try:
@@ -266,7 +272,7 @@ class SqliteStore:
                         "process would write over what we write; remove that, or copy the file"
                     )
             db = sqlite3.connect(
-                path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+                path or ":memory:", timeout=self.patience_s, isolation_level=None, check_same_thread=False
             )
             before = _identities([os.stat(path)] if path is not None else [])
             self._configure(db, in_memory=path is None)
@@ -281,7 +287,7 @@ class SqliteStore:
         except (OSError, *SqliteError) as error:
             if db is not None:
                 db.close()
-            reason = _os_advice(error) if isinstance(error, OSError) else _advice(error, self._busy_timeout_s)
+            reason = _os_advice(error) if isinstance(error, OSError) else _advice(error, self.patience_s)
             raise self._unavailable(f"cannot open {self._name}: {reason}") from error
         except BelljarError:
             if db is not None:
@@ -300,7 +306,7 @@ class SqliteStore:
 
     def _enter_wal(self, db: sqlite3.Connection) -> str:
         """SQLite does not wait for the lock for this statement, so we do, in case several processes start at once."""
-        deadline = time.monotonic() + self._busy_timeout_s
+        deadline = time.monotonic() + self.patience_s
         while True:
             try:
                 return str(db.execute("PRAGMA journal_mode=WAL").fetchone()[0])
