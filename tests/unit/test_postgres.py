@@ -245,6 +245,7 @@ def test_who_waits_too_long_for_another_host_is_told(url: str) -> None:
         async with hosts(url) as [host]:
             await host.open_run()
             await meddle(host.journal, "SET lock_timeout = '50ms'")
+            host.store._whole_s = 0.0  # and no round sets it to what is left of the patience
             other = await asyncpg.connect(url)
             for warm in (False, True):
                 if warm:
@@ -1029,6 +1030,30 @@ def test_a_host_that_is_stopped_inside_a_transaction_does_not_stop_the_others(ur
                 await host.spend()  # after the other's transaction has been ended
                 stopped.process.send_signal(signal.SIGCONT)
                 assert stopped.said() == "2"  # it lost its transaction, and so it ran again
+
+    asyncio.run(main())
+
+
+def test_a_host_whose_patience_is_used_up_ends_the_transaction_of_one_that_is_stopped(url: str) -> None:
+    """It waits for the lock for less long than a stopped one is left in peace, so not at its first attempt."""
+
+    async def main() -> None:
+        async with hosts(url, patience_s=6.0) as [host]:
+            await host.open_run()
+            with Child(url, "stopped", "stop_inside_a_statement", 3.0) as stopped:
+                assert stopped.said() == "stopping"
+                refused = list[str]()
+                while len(refused) < 10:
+                    host.journal._failing_since = -1e6  # long ago
+                    try:
+                        await host.spend()
+                        break
+                    except LedgerUnavailable as error:
+                        refused.append(str(error))
+                        assert "another host holds it for more than 2 s" in refused[-1]
+                assert len(refused) < 10
+                stopped.process.send_signal(signal.SIGCONT)
+                assert stopped.said() == "2"
 
     asyncio.run(main())
 

@@ -98,7 +98,7 @@ class PostgresStore:
     ) -> None:
         self.pulse_s: float | None = pulse_s
         self.host = f"{socket.gethostname()[:200]}-{secrets.token_hex(8)}"
-        self._stuck_s = patience_s / 2
+        self._whole_s = patience_s
         self._server = Server(url, patience_s=patience_s)
         self._pending: dict[Key, Any] = {}
         self._entered = False
@@ -218,7 +218,9 @@ class PostgresStore:
     def _enter(self) -> bool:
         """Take the lock. Whether what is remembered may be out of date."""
         self._connect(until=time.monotonic() + self.patience_s)
-        self._server.execute("BEGIN")
+        # The server knows the whole of it. Its word is needed, and not our giving up: it ends who is stuck.
+        less = f"; SET LOCAL lock_timeout = {1000 * self.patience_s:.0f}" if self.patience_s < self._whole_s else ""
+        self._server.execute(f"BEGIN{less}")
         self._entered = True
         try:
             now = self._ask(LOCK)
@@ -268,7 +270,7 @@ class PostgresStore:
         """End connections that hold the lock in the middle of a statement. Raises `Stale` if there were any."""
         self.rollback()
         self._optimistic = False
-        if self._server.fetch(_END_STUCK, self._stuck_s):
+        if self._server.fetch(_END_STUCK, self._whole_s / 2):
             raise Stale("another host was stopped in the middle of a statement; try again")
 
     def _ask(self, statement: str) -> int:
