@@ -239,7 +239,8 @@ class Journal:
             outcomes = self._run_until_fresh(batch, lost)
             self._failing_since = None
         except StoreError as error:
-            self._failing_since = began if self._failing_since is None else self._failing_since
+            if self._failing_since is None:
+                self._failing_since = began
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
             lost = {}
             for entry, outcome in zip(batch, outcomes, strict=True):

@@ -125,9 +125,9 @@ def ensure_image(folder: Path) -> Image:
         BoxFault: it could not be built; the message says why.
     """
     try:
-        if (image := image_in(folder)) is not None:
+        known = _note(folder)
+        if (image := _known(folder, known)) is not None:
             return image
-        known = folder / f"{_key()}.json"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder):
             return _known(folder, known) or _publish(folder, known)
@@ -141,7 +141,7 @@ def image_in(folder: Path) -> Image | None:
     Raises:
         OSError: the folder cannot be read.
     """
-    return _known(folder, folder / f"{_key()}.json")
+    return _known(folder, _note(folder))
 
 
 def lay_out(root: Path) -> str:
@@ -178,6 +178,11 @@ def size_bytes(image: Image) -> int:
 
 def _image(folder: Path, digest: str) -> Image:
     return Image(digest=digest, root=folder / digest.removeprefix("sha256:"))
+
+
+def _note(folder: Path) -> Path:
+    """Where it stands which image the running interpreter has. Its name is a digest of all sources."""
+    return folder / f"{_key()}.json"
 
 
 def _known(folder: Path, known: Path) -> Image | None:
