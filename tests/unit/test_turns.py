@@ -121,11 +121,13 @@ def test_who_waits_is_not_passed_over(tmp_path: Path) -> None:
     mine, other, looks = (Turns(tmp_path / "turn") for _ in range(3))
 
     def is_in_line() -> bool:
-        """Not only that it has looked: its thread waits."""
+        """Not only that it looks, which takes the line as well: its thread waits."""
+        if other._waiting is None:
+            return False
         try:
             fcntl.fcntl(looks._file, fcntl.F_OFD_SETLK, LINE)
         except BlockingIOError:
-            return other._waiting is not None
+            return True
         fcntl.fcntl(looks._file, fcntl.F_OFD_SETLK, NO_LINE)
         return False
 
