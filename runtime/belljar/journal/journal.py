@@ -33,7 +33,6 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-import queue
 import threading
 import time
 import weakref
@@ -43,6 +42,7 @@ from typing import Any, TypeVar
 
 from belljar.errors import BelljarError, HostFault
 from belljar.journal.draft import Draft, Job, Outcome, Stale, Store, StoreError, run_round
+from belljar.journal.inbox import Inbox
 from belljar.journal.tables import Key
 
 __all__ = ["Journal", "Unavailable"]
@@ -98,11 +98,10 @@ class Journal:
         self._store = store
         self._queue_max = queue_max
         self._round_max = round_max
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
+        self._inbox: Inbox[_Entry] = Inbox(_LINGER_S)
+        self._gate = threading.Lock()  # inline: makes "closed?" and the round one step, for every thread that submits
         self._closed = False
         self._steady = threading.Lock()  # held while the store is at work, and by a fork
-        self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._known: dict[Key, Any] = {}  # belongs to the thread, as the next
         self._lost: dict[str, Exception] = {}  # lane -> error
         self._told: set[str] = set()  # lanes of which somebody has been given that error
@@ -153,7 +152,7 @@ class Journal:
 
     async def room(self, unavailable: Unavailable = HostFault) -> None:
         """Return at once while the queue is short; otherwise when what is queued now is durable."""
-        if self._queue.qsize() >= self._queue_max:
+        if len(self._inbox) >= self._queue_max:
             await self.submit(_NOTHING, unavailable=unavailable)
 
     async def flush(self, unavailable: Unavailable = HostFault) -> None:
@@ -165,8 +164,7 @@ class Journal:
         with self._gate:
             if not self._closed:
                 self._closed = True
-                self._queue.put(None)
-                self._hurry.set()
+                self._inbox.close()
                 if self._inline:
                     self._store.close()
                     self._ended.set_result(None)
@@ -181,56 +179,27 @@ class Journal:
     def _work(self) -> None:
         batch: list[_Entry] = []
         try:
-            more = True
-            while more:
-                batch, more = self._take()
-                if batch:
-                    with self._steady:
-                        outcomes = self._round(batch)
-                    self._deliver(batch, outcomes)
-                batch = []
+            while batch := self._take():
+                with self._steady:
+                    outcomes = self._round(batch)
+                self._deliver(batch, outcomes)
         finally:  # usually nothing is left; after a bug of ours nobody may be left waiting
             self._abandon(batch)
             with self._steady:
                 self._store.close()
             self._ended.set_result(None)
 
-    def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for one job, then take what else is queued. False once the end mark came.
-
-        While nobody awaits any of them, wait a little longer: the next job that somebody awaits is then durable in one
-        commit with them, not behind theirs. Until then this thread sleeps: waking up for each job would cost more time,
-        the event loop's too, than the jobs themselves.
-        """
-        batch: list[_Entry] = []
-        entry = self._next()
-        if entry is not None and entry.lazy:
-            self._hurry.wait(_LINGER_S)
-        self._hurry.clear()  # before the queue is emptied: what comes from here on sets it again
-        while entry is not None:
-            batch.append(entry)
-            if len(batch) >= self._round_max:
-                self._hurry.set()  # somebody may wait for what is left
-                return batch, True
-            try:
-                entry = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
-
-    def _next(self) -> _Entry | None:
-        """The next of the queue. The store has its pulse meanwhile, and between any two rounds that is due."""
-        if self._store.pulse_s is None:
-            return self._queue.get()
+    def _take(self) -> list[_Entry]:
+        """The next round's; none at the end. The store has its pulse meanwhile, and between any two rounds if due."""
+        pulse_s = self._store.pulse_s
         while True:
-            if (left := self._pulse_at - time.monotonic()) <= 0:
-                with self._steady:
-                    self._store.patience_s = self._left_s()
-                    self._store.pulse()
-                self._pulse_at = time.monotonic() + self._store.pulse_s
-                continue
-            with contextlib.suppress(queue.Empty):
-                return self._queue.get(timeout=left)
+            left_s = None if pulse_s is None else self._pulse_at - time.monotonic()
+            if (left_s is None or left_s > 0) and self._inbox.wait(left_s):
+                return self._inbox.take(self._round_max)
+            with self._steady:
+                self._store.patience_s = self._left_s()
+                self._store.pulse()
+            self._pulse_at = time.monotonic() + (pulse_s or 0.0)
 
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}
@@ -303,26 +272,25 @@ class Journal:
     def _abandon(self, batch: list[_Entry]) -> None:
         with self._gate:
             self._closed = True
-        while not self._queue.empty():
-            entry = self._queue.get_nowait()
-            if entry is not None:
-                batch = [*batch, entry]
+            self._inbox.close()
+        batch = [*batch, *self._inbox.take(len(self._inbox))]
         gone = f"{self.name} is no longer written: its thread ended; restart the process"
         self._deliver(batch, [Outcome(error=entry.unavailable(gone)) for entry in batch])
 
     # -- shared ------------------------------------------------------------------------------------------------------
 
     def _put(self, entry: _Entry) -> None:
-        with self._gate:
-            if self._closed:
-                raise entry.unavailable(f"{self.name} is closed; open a new one")
-            if not self._inline:
-                self._queue.put(entry)
-                if not entry.lazy:
-                    self._hurry.set()
-                return
-            outcomes = self._round([entry])
-        if entry.future is not None:
+        outcomes: list[Outcome] = []
+        if not self._inline:
+            is_open = self._inbox.put(entry, lazy=entry.lazy)
+        else:
+            with self._gate:
+                is_open = not self._closed
+                if is_open:
+                    outcomes = self._round([entry])
+        if not is_open:
+            raise entry.unavailable(f"{self.name} is closed; open a new one")
+        if outcomes and entry.future is not None:
             _resolve([(entry.future, outcomes[0])])
 
     def _refuse_if_lost(self, unavailable: Unavailable) -> None:
@@ -334,8 +302,9 @@ class Journal:
 
     def _forget(self) -> None:
         """In a forked child. The parent holds its lock on the store, so nothing is written by closing."""
-        self._gate = threading.Lock()
+        self._gate, self._inbox = threading.Lock(), Inbox(_LINGER_S)
         self._closed = True
+        self._inbox.close()
         self._store.forget()
 
 
