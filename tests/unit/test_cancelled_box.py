@@ -102,6 +102,48 @@ async def goes_on(here: World, box: Box) -> None:
         assert box.verdict is not None
 
 
+class Reluctant(Guest):
+    """Takes a part of a reply while its cell runs, and the rest when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_a_part, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def send(self, *parts: bytes | memoryview) -> None:
+        if not self._running:
+            try:
+                await super().send(*parts)
+            except ValueError:  # what it has is no message: it hangs up
+                self._out.put_nowait(b"")
+            return
+        message = b"".join(parts)
+        await super().send(message[:9])
+        self.has_a_part.set()
+        await self.may_go_on.wait()
+        await super().send(message[9:])
+
+
+def test_a_reply_that_is_sent_in_part_is_sent_to_its_end_though_its_cell_is_over(tmp_path: Path) -> None:
+    """Half of it would put the stream out of step for every cell that follows."""
+
+    async def test() -> None:
+        async with world(tmp_path, policy=POLICY, model=FakeModel()) as here:
+            guest = Reluctant()
+            box = Box(cast("Sandbox", guest), here.broker, here.scope)
+            await box.open("python", [], [])
+            cell = asyncio.create_task(box.execute("ask hold"))
+            async with in_time(PATIENCE_S / 2, "the cell is over while its reply is on the way"):
+                await guest.has_a_part.wait()
+                guest.interrupt()  # not by us: to the host its program raised it
+                assert (await cell).status == "error"
+            guest.may_go_on.set()
+            await goes_on(here, box)
+            assert [op for op, request in guest.heard if request == 7] == ["answers"]
+            await box.close()
+
+    drive(test())
+
+
 def test_a_request_that_is_dropped_before_it_was_begun_is_answered(tmp_path: Path) -> None:
     """Its thread would wait for ever, and hold one of the requests that may be under way."""
 

@@ -160,6 +160,8 @@ class Box:
         self._decoder = guest_decoder(header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
+        # Those of them whose reply may be on the wire, in part.
+        self._replying: set[asyncio.Task[None] | None] = set()
         self._found_bytes_max = min(scope.policy.context.read_bytes_max, wire.body_bytes_max)
         # How much of our memory the requests under way hold, and whether that has just become less.
         self._held_bytes = 0
@@ -603,8 +605,12 @@ class Box:
                 self._states.on(Event.LAST_OVER if self._last else Event.OVER)
 
     def _drop_requests(self) -> None:
-        """Refuse the open requests of a cell that is over or must stop; a call under way is charged."""
-        for task in self._slow:
+        """Refuse the open requests of a cell that is over or must stop; a call under way is charged.
+
+        What is sent already is sent to its end, or ends the box: half a frame would put the stream out of step for
+        every cell that follows.
+        """
+        for task in self._slow - self._replying:
             task.cancel()
 
     def _refuse_unheard(self, request: int, task: asyncio.Task[None]) -> None:
@@ -661,8 +667,8 @@ class Box:
             if reply is not None:
                 if isinstance(frame.message, Query | Recurse):
                     self._hold(answers := len(reply[1]))
-                # Half a frame would put the stream out of step for every cell that follows.
-                await to_the_end(self._send(reply))
+                self._replying.add(asyncio.current_task())
+                await self._send(reply)
         except asyncio.CancelledError:
             # Either the cell is over and its thread still waits for a reply, or the box is being closed.
             if not self.finished:
@@ -673,6 +679,7 @@ class Box:
         except BelljarError as error:
             self._fail(error)
         finally:
+            self._replying.discard(asyncio.current_task())
             self._hold(-answers)
 
     def _failed(self, error: BaseException) -> None:
