@@ -16,21 +16,31 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import functools
+import gc
 import hashlib
+import itertools
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
+
+import msgspec
 
 __all__ = [
     "LOOP_BYTES_MAX",
+    "PLAIN",
     "SLICE_BYTES",
     "bytes_of",
     "give_way",
     "is_utf8",
+    "no_collection",
     "off_loop",
+    "reader_of",
     "sha256",
     "slices",
     "text_of",
@@ -139,3 +149,52 @@ def sha256(data: bytes | memoryview) -> str:
     for start, stop in slices(len(data)):
         digest.update(data[start:stop])
     return digest.hexdigest()
+
+
+def _number(text: str) -> float:
+    """Python code, so that another thread may have the interpreter between two numbers."""
+    return float(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("Number out of range")
+    return number
+
+
+# Floats are read by Python itself: msgspec takes seconds for a MiB of very small or very large ones.
+PLAIN: Final = msgspec.json.Decoder(float_hook=_number)
+_FINITE: Final = msgspec.json.Decoder(float_hook=_finite)
+# All numbers for which msgspec takes so long, and some others. Ten of them take a tenth of a millisecond.
+_DEAR: Final = re.compile(rb"[eE][+-]?[0-9]{3}")
+_DEAR_MAX: Final = 10
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """A million new lists are not garbage: looking for some among them takes three times as long as making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def reader_of(kind: Any) -> Callable[[bytes], Any]:
+    """What reads JSON as a type that msgspec knows. It raises `msgspec.MsgspecError`, or RecursionError.
+
+    Where the type says `float`, msgspec reads the numbers itself. So if many of them are dear, the text is read as
+    plain values first. That is not done always: a `Decimal` is then made of a float, and has 17 digits of it.
+    """
+    decoder = msgspec.json.Decoder(kind, float_hook=_finite)
+
+    def read(data: bytes) -> Any:
+        with no_collection():
+            if len(list(itertools.islice(_DEAR.finditer(data), _DEAR_MAX + 1))) <= _DEAR_MAX:
+                return decoder.decode(data)
+            return msgspec.convert(_FINITE.decode(data), kind, str_keys=True)
+
+    return read

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import Struct
 from msgspec.structs import replace
 
 from belljar import Result, Runtime
@@ -207,6 +208,57 @@ def test_no_prompt_that_is_looked_through_holds_up_another_run(jar: Jar) -> None
 @pytest.mark.parametrize("case", OTHERS)
 def test_nothing_else_in_a_frame_holds_up_another_run(jar: Jar, case: str) -> None:
     assert held_up_s(jar, *OTHERS[case], model=ScriptedModel([], default="yes")) < STALL_S_MAX
+
+
+def take(values: list[float]) -> int:
+    return len(values)
+
+
+def give(values: list[Any], times: int) -> list[Any]:
+    return values * times
+
+
+TOOL_CALLS = {
+    "very small floats": "take([9.7e-310] * 100_000)",
+    "very large floats": "take([1.7e300] * 100_000)",
+    "a result of floats": "give([9.7e-310], 500_000)",
+    "a result of integers": "give([1], 2_000_000)",
+}
+
+
+@pytest.mark.parametrize("call", TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_neither_what_a_tool_is_given_nor_what_it_gives_holds_up_another_run(jar: Jar, call: str) -> None:
+    policy = jar.work / "tools.toml"
+    policy.write_text('schema = 1\nname = "tools"\nextends = "dev"\n[models]\nallow = ["tool:*"]\nprompt = "1 MiB"\n')
+    assert held_up_s(jar, f"{call}\nFINAL(1)", "ok", policy=policy, tools=[take, give]) < STALL_S_MAX
+
+
+class Measured(Struct):
+    values: list[float]
+    rest: Any = None
+
+
+TYPED_ANSWERS = {
+    "very small floats": "{'values': [9.7e-310] * 100_000}",
+    "very large floats": "{'values': [1.7e300] * 100_000}",
+    "floats of no type": "{'values': [], 'rest': [9.7e-310] * 100_000}",
+    "lists": "{'values': [], 'rest': [[]] * 190_000}",
+}
+
+
+@pytest.mark.parametrize("answer", TYPED_ANSWERS.values(), ids=TYPED_ANSWERS)
+def test_no_answer_of_a_type_holds_up_another_run(jar: Jar, answer: str) -> None:
+    async def main() -> float:
+        async with Runtime(state=jar.at) as runtime:
+            await runtime.execute("1")
+
+            async def work() -> None:
+                model = ScriptedModel([f"```repl\nFINAL({answer})\n```"])
+                assert (await runtime.run("What?", model=model, answer_type=Measured)).status == "ok"
+
+            return await longest_beat_s(work)
+
+    assert asyncio.run(main()) < STALL_S_MAX
 
 
 def test_no_question_for_coverage_holds_up_another_run(tmp_path: Path) -> None:

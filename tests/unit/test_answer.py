@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,8 +18,8 @@ from hypothesis import strategies as st
 from belljar.broker import answer as module
 from belljar.broker.answer import check_answer
 from belljar.engine import CellResult
-from belljar.engine.result import PLAIN
 from belljar.errors import ProtocolViolation, Refusal
+from belljar.heavy import PLAIN, reader_of
 from belljar.protocol import Final
 from tests.examples import examples
 
@@ -210,3 +212,21 @@ def _cpu_s(work: Callable[[], object]) -> float:
     started = time.thread_time()
     work()
     return time.thread_time() - started
+
+
+class Priced(msgspec.Struct):
+    price: Decimal
+    rates: dict[int, float]
+    when: datetime | None = None
+
+
+def test_numbers_that_are_dear_to_read_are_read_as_others_are() -> None:
+    dear = b'{"price":1.10,"rates":{%s},"when":"2026-01-02T03:04:05Z"}'
+    few = reader_of(Priced)(dear % b'"1":9.7e-310')
+    many = reader_of(Priced)(dear % b",".join(b'"%d":9.7e-310' % n for n in range(1000)))
+    assert (few.price, str(few.price), few.when) == (many.price, "1.10", many.when)
+    assert many.rates == dict.fromkeys(range(1000), 9.7e-310)
+    for number in (b"1e999", b"true", b'"1e300"'):
+        for times in (1, 1000):
+            with pytest.raises(msgspec.ValidationError):
+                reader_of(list[float])(b"[" + b"1e300," * times + number + b"]")

@@ -19,7 +19,6 @@ instead. The request's context is then put behind its prompt, and is read for th
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
@@ -36,7 +35,7 @@ from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import off_loop, text_of
+from belljar.heavy import PLAIN, no_collection, off_loop, text_of
 from belljar.models import Model
 from belljar.protocol import Answers, Final, Given, Read, Recurse
 
@@ -295,7 +294,8 @@ def _value_of(text: memoryview, values_max: int) -> list[Any] | dict[str, Any]:
             limit=refusal.limit,
             observed=refusal.observed,
         ) from None
-    value = json.loads(data)
+    with no_collection():
+        value = PLAIN.decode(data)
     if not isinstance(value, list | dict):
         raise ProtocolViolation("a context as JSON that is neither a list nor a dict")
     if not value:

@@ -6,17 +6,13 @@ somebody asks for `answer`. `msgspec.json.encode` of a result writes it out as i
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
-from collections.abc import Iterator
 from typing import Any, Literal
 from typing import Final as Const
 
 import msgspec
 
 __all__ = [
-    "PLAIN",
     "AskResult",
     "CellResult",
     "Coverage",
@@ -29,12 +25,11 @@ __all__ = [
     "TurnBlock",
     "cell_result",
     "given",
-    "no_collection",
 ]
 
 from belljar.audit import Receipt
 from belljar.broker import Cell
-from belljar.heavy import text_of
+from belljar.heavy import PLAIN, no_collection, text_of
 from belljar.identity import RunId
 from belljar.ledger import Amounts
 from belljar.models import Usage
@@ -42,8 +37,6 @@ from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
 from belljar.spans import share
 
-# Floats are read by Python itself: msgspec takes seconds for a MiB of very small ones.
-PLAIN: Const = msgspec.json.Decoder(float_hook=float)
 _FIELDS: Const = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SCHEMA_VERSION: Const = 1
 
@@ -291,18 +284,6 @@ def _value(given: str | msgspec.Raw | None) -> Any:
         return given
     with no_collection():
         return PLAIN.decode(given)
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """A million new lists are not garbage: looking for some among them takes three times as long as making them."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def given(final: Final | None, body: bytes) -> str | msgspec.Raw | None:

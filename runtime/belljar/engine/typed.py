@@ -21,9 +21,9 @@ from typing import Final as Const
 
 import msgspec
 
-from belljar.engine.result import PLAIN, no_collection
 from belljar.engine.schema import Schema
 from belljar.errors import InvalidInput
+from belljar.heavy import PLAIN, no_collection, reader_of
 from belljar.protocol import Final
 
 __all__ = ["AnswerType"]
@@ -54,7 +54,7 @@ class AnswerType:
                 adapter = importlib.import_module("pydantic").TypeAdapter(spec)
                 document, self._read = adapter.json_schema(), functools.partial(adapter.validate_json, strict=True)
             else:
-                document, self._read = msgspec.json.schema(spec), msgspec.json.Decoder(spec).decode
+                document, self._read = msgspec.json.schema(spec), reader_of(spec)
         except Exception as error:  # whatever the caller's own class raises when it is asked
             raise InvalidInput(
                 f"answer_type must be a msgspec struct, a dataclass, a pydantic model, another type with a JSON form, "

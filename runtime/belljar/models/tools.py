@@ -25,6 +25,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import io
 import json
 import keyword
 import re
@@ -36,7 +37,7 @@ from typing import Any, Final
 import msgspec
 
 from belljar.errors import InvalidInput, ModelFailed
-from belljar.heavy import off_loop
+from belljar.heavy import give_way, no_collection, off_loop, reader_of
 from belljar.models.base import ModelReply, ModelRequest, Usage
 
 __all__ = ["GIVEN_NAMES", "TOOL_PREFIX", "HostTool", "Tool", "ToolError", "host_tools"]
@@ -55,6 +56,9 @@ _TOOLS_MAX: Final = 32
 _DOC_CHARS_MAX: Final = 1000
 _FORMS_CHARS_MAX: Final = 1000
 _ERROR_CHARS_MAX: Final = 300
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+# A millisecond or two.
+_PIECES_A_SLICE: Final = 2000
 # Ten years: beyond any policy's deadline.
 _TIMEOUT_S_MAX: Final = 3.2e8
 _COST_NANOUSD_MAX: Final = 10**15
@@ -104,6 +108,7 @@ class HostTool:
         self._timeout_s = _checked_number(own, "timeout_s", tool.timeout_s, 0.001, _TIMEOUT_S_MAX)
         self._function = function
         self._arguments, words, names = _signature(own, function)
+        self._read = reader_of(self._arguments)
         self._is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.bytes_max = 0  # the policy's, set by `host_tools`
         self._left_behind = 0
@@ -140,7 +145,7 @@ class HostTool:
 
     def _decoded(self, text: str) -> dict[str, Any]:
         try:
-            given = msgspec.json.decode(text, type=self._arguments)
+            given = self._read(text.encode())
         except (msgspec.DecodeError, RecursionError) as error:
             raise ModelFailed(f"{self._name} got wrong arguments: {_line(str(error))}", charged=False) from None
         return {name: getattr(given, name) for name in self._arguments.__struct_fields__}
@@ -211,8 +216,8 @@ class HostTool:
             if inspect.isawaitable(result):
                 _close(result)
                 return self._failed("returned something to await that is not its own coroutine")
-            plain = msgspec.to_builtins(result, str_keys=True)
-            text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=True)
+            with no_collection():
+                text = _json_of(msgspec.to_builtins(result, str_keys=True))
             size = len(text.encode())
         except BaseException as error:  # a type's own methods may raise anything
             return self._failed(f"returned what JSON has no form for ({type(error).__name__[:80]})")
@@ -225,6 +230,16 @@ class HostTool:
 
     def _failed(self, how: str) -> ModelFailed:
         return ModelFailed(f"{self._name} {how}")
+
+
+def _json_of(plain: object) -> str:
+    """Written piece by piece, in Python: the encoder in C keeps the interpreter, and with it the loop, to the end."""
+    written = io.StringIO()
+    for number, piece in enumerate(_ENCODER.iterencode(plain), 1):
+        written.write(piece)
+        if number % _PIECES_A_SLICE == 0:
+            give_way()
+    return written.getvalue()
 
 
 def _close(result: object) -> None:
