@@ -36,7 +36,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, NoReturn, TypedDict, TypeVar, Unpack
 
 from belljar.arguments import check
 from belljar.config import settings
@@ -50,7 +50,7 @@ from belljar.models import Model, Prices, Tool
 from belljar.policy import Policy
 from belljar.quotas import Bounds, Quotas, open_quotas
 from belljar.runtime import Runtime
-from belljar.sessions import Session
+from belljar.sessions import Session, not_opened
 from belljar.sources import ContextSource
 from belljar.tasks import Workers
 
@@ -262,6 +262,9 @@ class _Opening(contextlib.AbstractContextManager[SyncSession]):
         self._enter = enter
         self._session: SyncSession | None = None
         self._loop: _Loop | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise not_opened(name, "with belljar.session(...) as session:")
 
     def __enter__(self) -> SyncSession:
         if self._loop is not None:

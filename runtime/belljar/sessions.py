@@ -13,7 +13,7 @@ import os
 import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from belljar.arguments import check, check_callback
 from belljar.engine import AnswerType, AskResult, CellResult, Result
@@ -21,9 +21,10 @@ from belljar.errors import InvalidInput, PolicyDenied
 from belljar.lifecycle import OnTurn, Run
 from belljar.tasks import to_the_end
 
-__all__ = ["Home", "Opening", "Session", "check_code"]
+__all__ = ["Home", "Opening", "Session", "check_code", "not_opened"]
 
 _T = TypeVar("_T")
+_NAME_CHARS_MAX: Final = 80
 
 
 class Home:
@@ -163,6 +164,9 @@ class Opening(contextlib.AbstractAsyncContextManager[Session]):
         self._begun = begun
         self._home = home
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise not_opened(name, "async with runtime.session(...) as session:")
+
     async def __aenter__(self) -> Session:
         self._home.check()
         loop = asyncio.get_running_loop()
@@ -194,6 +198,11 @@ class Opening(contextlib.AbstractAsyncContextManager[Session]):
                 self._holding.result()
         finally:
             self._session.result = self._run.result()
+
+
+def not_opened(name: str, how: str) -> AttributeError:
+    """For an attribute of what only opens a session, which is easily taken for the session."""
+    return AttributeError(f"this session is not open yet, so it has no {name[:_NAME_CHARS_MAX]!r}: write `{how}`")
 
 
 async def _hold(

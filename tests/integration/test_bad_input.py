@@ -45,6 +45,24 @@ def test_a_context_that_is_missing(jar: Jar) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "readers"),
+    [
+        (("exec", "-", "--context", "-"), ("the program", "the context")),
+        (("exec", "-", "--context", "log=-"), ("the program", "the context log")),
+        (("exec", "program.py", "--context", "a=-", "--context", "b=-"), ("the context a", "the context b")),
+        (("chat", "--model", "scripted:turns.toml", "--context", "-"), ("the questions", "the context")),
+    ],
+    ids=["program", "a named context", "two contexts", "chat"],
+)
+def test_stdin_cannot_be_two_things(jar: Jar, command: tuple[str, ...], readers: tuple[str, str]) -> None:
+    jar.file("program.py", PROGRAM)
+    jar.file("turns.toml", '[[turn]]\ntext = "```repl\\nFINAL(1)\\n```"\n')
+    shell = ("sh", "-c", f'exec "$0" "$@" < {jar.file("piped", "print(1)")}')
+    refused(jar(*command, before=shell), 2, f"stdin cannot be both {readers[0]} and {readers[1]}: write one of them")
+    nothing_began(jar)
+
+
+@pytest.mark.parametrize(
     ("content", "word"),
     [
         (b"", "empty"),

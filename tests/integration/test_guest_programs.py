@@ -116,6 +116,8 @@ ANSWERS: dict[str, tuple[str, object]] = {
     "a value for a name": ("res = {'a': 1}\nFINAL_VAR(res)", {"a": 1}),
     "a text for a name": ("res = 'the answer'\nFINAL_VAR(res)", "the answer"),
     "a word for a name": ("res = 'word'\nFINAL_VAR(res)", "word"),
+    "an expression that a variable holds": ("x = 3\nres = '-x'\nFINAL_VAR(res)", "-x"),
+    "a text with a word of its own": ("x = 3\nFINAL_VAR(f'{x} of x, y')", "3 of x, y"),
     "a given name": ("FINAL_VAR('context')", CONTEXT),
     "a large number": ("FINAL(2**60 + 1)", 2**60 + 1),
     "a new dict": ("answer = {'content': ['v'], 'ready': True}", ["v"]),
@@ -146,6 +148,13 @@ NO_ANSWERS: dict[str, tuple[str, str]] = {
     "a field for FINAL": ("FINAL(answer=1)", "TypeError: FINAL takes one value: FINAL(value)"),
     "a value for SUBMIT": ("SUBMIT('x')", "TypeError: SUBMIT takes fields by name: SUBMIT(answer=value)"),
     "no number": ("FINAL([float('nan')])", "TypeError: an answer cannot hold nan"),
+    "an item of a variable": (
+        "d = {'k': 3}\nFINAL_VAR(\"d['k']\")",
+        "NameError: FINAL_VAR takes the name of one variable, and \"d['k']\" is an expression: FINAL(d['k']) gives",
+    ),
+    "a call with a variable": ("x = [1]\nFINAL_VAR('len(x)')", "NameError: FINAL_VAR takes the name of one variable"),
+    "a hidden name": ("FINAL_VAR('__name__')", "NameError: FINAL_VAR: there is no variable '__name__'"),
+    "a draft without content": ("answer['ready'] = True", 'ValueError: answer["ready"] is true, but answer["content"]'),
     "no variable": ("FINAL_VAR('nope')", "NameError: FINAL_VAR: there is no variable 'nope'"),
     "placeholders": (
         "FINAL('Docs: ' + str([context]))",

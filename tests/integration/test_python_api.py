@@ -416,6 +416,24 @@ def test_a_runtime_that_is_not_open_says_how_to_open_it(jar: Jar) -> None:
     assert "async with" in refused(opened(jar).execute("1"), belljar.InvalidInput)
 
 
+def test_a_session_that_was_not_opened_says_how_to_open_it(jar: Jar) -> None:
+    async def work() -> None:
+        async with Runtime(state=jar.at) as runtime:
+            opening: Any = runtime.session()
+            with pytest.raises(
+                AttributeError, match=r"no 'ask': write `async with runtime.session\(...\) as session:`"
+            ):
+                opening.ask("?")
+            async with opening as session:
+                assert (await session.execute("print(1)")).stdout == "1\n"
+
+    asyncio.run(work())
+    forgotten: Any = belljar.session(state=jar.at)
+    with pytest.raises(AttributeError, match=r"no 'execute': write `with belljar.session\(...\) as session:`"):
+        forgotten.execute("print(1)")
+    assert not hasattr(forgotten, "close")
+
+
 def test_refusals_before_a_run_begins(jar: Jar) -> None:
     async def go(**options: Any) -> None:
         async with opened(jar) as runtime:

@@ -58,6 +58,16 @@ FORMS = {
     "thinking with a draft": f"\n<think>{F}python\nFINAL(1)\n{F}</think>\n{F}repl\nFINAL(42)\n{F}",
     "thinking in capitals": f"<THINKING>\n{F}python\nFINAL(1)\n{F}\n</THINKING>{F}repl\nFINAL(42)\n{F}",
     "only the end of thinking": f"Hm.\n{F}repl\nFINAL(1)\n{F}\n</think>\n\n{F}repl\nFINAL(42)\n{F}",
+    "thinking by another name": f"<reasoning>\n{F}python\nFINAL(1)\n{F}\n</reasoning>\n{F}repl\nFINAL(42)\n{F}",
+    "thinking in square brackets": f"[THINK]{F}python\nFINAL(1)\n{F}[/THINK]\n{F}repl\nFINAL(42)\n{F}",
+    "thinking in triangles": f"◁think▷\n{F}python\nFINAL(1)\n{F}\n◁/think▷\n{F}repl\nFINAL(42)\n{F}",
+    "only the end of thinking by another name": f"{F}repl\nFINAL(1)\n{F}\n[/THINK]\n{F}repl\nFINAL(42)\n{F}",
+    "behind text": f"Here it is: {F}repl\nFINAL(42)\n{F}\nDone.",
+    "behind bold text": f"**Step 1:** {F}python\nFINAL(42)\n{F}",
+    "behind a letter": f"a) {F}repl\n   FINAL(42)\n   {F}",
+    "behind a box": f"- [ ] {F}repl\n      FINAL(42)\n      {F}",
+    "behind blanks that cannot be seen": f"Hi\n\u200b\ufeff\u00a0{F}repl\nFINAL(42)\n{F}",
+    "named at the end of a line before": f"Blocks start with {F}repl\n{F}repl\nFINAL(42)\n{F}",
     "another language before": f"{F}bash\nls\n{F}\n{F}repl\nFINAL(42)\n{F}",
     "an empty block before": f"{F}repl\n\n{F}\n{F}repl\nFINAL(42)\n{F}",
     "a fence that closes nothing before": f"{F}\n{F}repl\nFINAL(42)\n{F}",
@@ -97,6 +107,10 @@ def test_what_stands_in_strings_and_comments_closes_no_block(case: str, fence: s
 def test_a_shorter_fence_closes_nothing() -> None:
     assert codes(f"{F}`repl\nx = 1\n{F}\ny = 2\n{F}`\n") == [f"x = 1\n{F}\ny = 2\n"]
     assert codes(f"~~~repl\nx = ~~~1\ny = 2\n~~~~\n{F}repl\nz\n{F}") == ["x = ~~~1\ny = 2\n", "z\n"]
+
+
+def test_code_below_a_fence_behind_text_keeps_its_indentation() -> None:
+    assert codes(f"Here it is: {F}repl\nif x:\n    y = 1\n{F}") == ["if x:\n    y = 1\n"]
 
 
 def test_a_string_that_ends_nowhere_does_not_swallow_the_blocks_behind() -> None:
@@ -169,6 +183,15 @@ def test_what_is_left_out_is_said() -> None:
     assert ["without code" in one for one in reasons(f"{F}repl\n{F}")] == [True]
     assert ["on a single line" in one for one in reasons(f"{F}repl print(1) {F}")] == [True]
     assert ["in a quotation" in one for one in reasons(f"> {F}repl\n> x\n> {F}")] == [True]
+    assert ["in a quotation" in one for one in reasons(f">> {F}repl\n>> x\n>> {F}")] == [True]
+    for code in ("FINAL(1)", "x = 1", "import re", "from re import sub"):
+        assert ["on the line of a fence" in one for one in reasons(f"{F}repl {code}\n{F}")] == [True]
+    some = find_blocks(f"{F}repl import re\nprint(re)\n{F}")
+    assert ([block.code for block in some.blocks], "on the line of a fence" in some.left_out[0]) == (
+        ["print(re)\n"],
+        True,
+    )
+    assert find_blocks(f"{F}python title=x if=y for\nprint(1)\n{F}").left_out == ()
     assert ["in your thinking" in one for one in reasons(f"<think>{F}repl\nx\n{F}</think>")] == [True]
     assert ["surrogate" in one for one in reasons("half of \ud83d")] == [True]
     assert reasons("FINAL(42)") == []
@@ -195,6 +218,12 @@ def test_what_holds_nothing_but_thinking_is_blank(reply: str) -> None:
 
 def test_a_text_about_thinking_is_an_ordinary_one() -> None:
     assert find_blocks("The mark </think> is in the text.").text == "The mark </think> is in the text."
+
+
+def test_marks_of_thinking_in_a_prompt_are_part_of_it() -> None:
+    code = "ask = f'''<reasoning>\nbriefly\n</reasoning>\n{text}'''\n"
+    assert codes(f"{F}repl\n{code}{F}") == [code]
+    assert codes(f"<think>\n</reasoning>\n{F}repl\nFINAL(1)\n{F}\n</think>\n{F}repl\n{code}{F}") == [code]
 
 
 def test_halves_of_surrogate_pairs_are_joined_or_replaced() -> None:

@@ -52,9 +52,8 @@ def chat(sources: tuple[str, ...], model: str, sub_model: str | None, **rest: An
         raise InvalidInput("chat has no JSON document: use `belljar run --json`", code="usage")
 
     async def work(runtime: Runtime) -> int:
-        opened = runtime.session(
-            **contexts(runtime, sources, rest), root_model=model, sub_model=sub_model, tenant=rest["tenant"]
-        )
+        about = contexts(runtime, sources, rest, piped="questions")
+        opened = runtime.session(**about, root_model=model, sub_model=sub_model, tenant=rest["tenant"])
         async with opened as session:
             lost = await _converse(session, quiet=rest["quiet"])
         assert session.result is not None, "the session is closed"

@@ -120,7 +120,7 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.execute(
             code,
-            **contexts(runtime, sources, rest),
+            **contexts(runtime, sources, rest, piped="program" if program == _STDIN else None),
             sub_model=sub_model or model,
             tenant=rest["tenant"],
             on_progress=on_progress,
@@ -129,9 +129,26 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     return _go(work, rest, show_output=True)
 
 
-def contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -> dict[str, Any]:
-    """The `context` and `contexts` of a run."""
-    found = {name: _source(runtime, place, rest) for name, place in places(sources).items()}
+def contexts(
+    runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any], *, piped: str | None = None
+) -> dict[str, Any]:
+    """The `context` and `contexts` of a run.
+
+    Args:
+        piped: what else the command reads from stdin, if anything.
+
+    Raises:
+        InvalidInput: as for `places`; `usage`: stdin is to be two things, and the second would be empty.
+    """
+    named = places(sources)
+    readers = [piped] if piped else []
+    readers += [f"context {name}" if name != "context" else name for name, place in named.items() if place == "-"]
+    if len(readers) > 1:
+        raise InvalidInput(
+            f"stdin cannot be both the {readers[0]} and the {readers[1]}: write one of them to a file, and name that",
+            code="usage",
+        )
+    found = {name: _source(runtime, place, rest) for name, place in named.items()}
     return {"context": found.pop("context", None), "contexts": found}
 
 

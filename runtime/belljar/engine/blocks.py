@@ -3,9 +3,10 @@
 Models are asked for one form and write many. The reply is read line by line, once, from its start:
 
 * An *opening fence* is a line of three or more backticks or tildes, perhaps indented or after a list marker, perhaps
-  followed by a label: the first word, in any case (`python title=x`, `{python}`). `repl`, `python`, `py` and their like
-  are run. So is a block without a label, if it is Python: only the box compiles what a model wrote, so it is tried
-  there. Blocks with any other label are left out.
+  followed by a label: the first word, in any case (`python title=x`, `{python}`). Any text may come before backticks
+  that nothing but a label for code follows. `repl`, `python`, `py` and their like are run. So is a block without a
+  label, if it is Python: only the box compiles what a model wrote, so it is tried there. Blocks with any other label
+  are left out.
 * A *closing fence* is one of the same kind, at least as long, in code. Python has no use for three backticks outside
   strings and comments, so they also close a block at the end of a line of code, whatever text follows them. Within a
   string they are part of it: prompts quote fences. Quotes decide what is a string (`_string_end`); one that never ends
@@ -14,7 +15,7 @@ Models are asked for one form and write many. The reply is read line by line, on
   one that was cut off the next reply may bring the rest: in its first block, if that has the label `continue`. Both are
   then read as if they had been written in one.
 * Indentation that all lines of a block share is removed. Line ends may be CRLF, a byte order mark may come first.
-* `<think>...</think>` before the answer is a draft, and nothing in it is run.
+* `<think>...</think>` before the answer, or the like of it, is a draft, and nothing in it is run.
 
 Each character is looked at a constant number of times: a string that does not end is searched for once for each kind of
 quotes, as a later one of that kind would have been its end. Nothing here compiles or parses code.
@@ -45,12 +46,18 @@ _FENCE: Const = re.compile("^[ \t]*(`{3,}|~{3,})", re.MULTILINE)
 _PREFIX: Const = re.compile(r"[ \t]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?")
 _LABEL: Const = re.compile(r"[\s{.]*([A-Za-z][A-Za-z0-9_]*)")
 _CODE_LABEL: Const = re.compile(r"repl|i?python[0-9]*|py[0-9]*")
+# A call, an import or an assignment; attributes have no blanks around their `=`.
+_CODE_BEHIND_LABEL: Const = re.compile(r"[ \t]{1,8}(?:[A-Za-z_][\w.]*(?:\(| += )|(?:import|from|for|if|def|print) )")
 _CONTINUED: Const = "continue"
 # In code, where the meaning of what follows may change.
 _SPECIAL: Const = re.compile("[#'\"\\\\]|`+|~+")
 _IN_STRING: Const = {quote: re.compile(rf"[{quote}\\\n]") for quote in "'\""}
-_THINKING: Const = re.compile(r"\s*<(?:think|thinking)>", re.IGNORECASE)
-_THOUGHT: Const = re.compile(r"</(?:think|thinking)>", re.IGNORECASE)
+# What models put around what they think, where their server leaves it in the text. Of the first kind the end may come
+# alone; one of the others would end a draft that is a prompt, too.
+_THINKING: Const = re.compile(
+    r"\s*(<think>|<thinking>|<seed:think>|\[THINK\]|◁think▷|<antThinking>|<thought>|<reasoning>)", re.IGNORECASE
+)
+_THOUGHT: Const = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]|◁/think▷", re.IGNORECASE)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -118,11 +125,13 @@ def _thinking_end(text: str) -> int:
     """Where the answer begins. Some servers send the end of the thinking without its beginning."""
     begun = _THINKING.match(text)
     if begun is not None:
-        end = _search(_THOUGHT, text, begun.end())
+        mark = begun[1]
+        closing = f"{mark[0]}/{mark[1:]}"
+        pattern = _THOUGHT if _THOUGHT.fullmatch(closing) else re.compile(re.escape(closing), re.IGNORECASE)
+        end = _search(pattern, text, begun.end())
         return len(text) if end is None else end.end()
-    at = text.find("</think")
-    end = _THOUGHT.match(text, at) if at >= 0 else None
-    if end is None or text[text.rfind("\n", 0, at) + 1 : _line_end(text, at)].strip() != end[0]:
+    end = _search(_THOUGHT, text, 0)
+    if end is None or text[text.rfind("\n", 0, end.start()) + 1 : _line_end(text, end.end())].strip() != end[0]:
         return 0
     return end.end()
 
@@ -155,17 +164,19 @@ class _Scan:
             prefix = self._text[max(line, at) : run.start()]
             info = self._text[run.end() : line_end]
             at = line_end + 1
-            if not _PREFIX.fullmatch(prefix) or (run[0][0] == "`" and "`" in info):
+            indent = len(prefix) if _PREFIX.fullmatch(prefix) else 0
+            opens = indent == len(prefix) or _opens_behind_text(run[0], prefix, info)
+            if not opens or (run[0][0] == "`" and "`" in info):
                 self._no_fence(prefix, info)
                 continue
             if seen == _BLOCKS_MAX:
                 self.left_out.append(f"Only the first {_BLOCKS_MAX} blocks of a reply are looked at.")
                 return
             seen += 1
-            at = self._block(run[0], info, len(prefix), at)
+            at = self._block(run[0], info, indent, at)
 
     def _no_fence(self, prefix: str, info: str) -> None:
-        if prefix.strip() == ">":
+        if ">" in prefix and not prefix.strip(" \t>"):
             self.left_out.append("A block in a quotation (lines that begin with >) was not run.")
         elif _PREFIX.fullmatch(prefix) and _CODE_LABEL.fullmatch(_label(info)):
             self.left_out.append("A block on a single line was not run: put the code on lines between the fences.")
@@ -182,8 +193,10 @@ class _Scan:
         if code.strip():
             self.blocks.append(Block(code, label, end.closed, end.fences))
             self.in_string = end.in_string
-        else:
+        elif not _has_code(info):
             self.left_out.append("A block without code was left out.")
+        if _has_code(info):
+            self.left_out.append("Code on the line of a fence was not run: begin it on the line below.")
         return end.after
 
     def _other_end(self, fence: str, at: int) -> int:
@@ -265,6 +278,19 @@ def _search(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str] | Non
 def _label(info: str) -> str:
     found = _LABEL.match(info)
     return found[1].lower() if found else ""
+
+
+def _opens_behind_text(fence: str, prefix: str, info: str) -> bool:
+    """Whether a fence opens a block although text comes before it on its line: with a label for code, and no more."""
+    if fence[0] != "`" or len(info) > _LABEL_CHARS_MAX or prefix.lstrip(" \t").startswith(">"):
+        return False
+    return _CODE_LABEL.fullmatch(info.strip().lower()) is not None
+
+
+def _has_code(info: str) -> bool:
+    """Whether code follows the label on a fence's line, and not an attribute of the block."""
+    found = _LABEL.match(info)
+    return found is not None and _CODE_BEHIND_LABEL.match(info, found.end()) is not None
 
 
 def _opens(behind: str) -> bool:

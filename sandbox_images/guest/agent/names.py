@@ -7,6 +7,8 @@ into a message on the wire; all decisions are made on the host.
 
 from __future__ import annotations
 
+import ast
+import builtins
 import copy
 import hashlib
 import json
@@ -14,7 +16,7 @@ import math
 import re
 import struct
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -44,6 +46,7 @@ __all__ = [
 # The longest name that a message of the protocol may hold.
 _NAME_CHARS = 256
 _SHOWN_CHARS = 80
+_EXPRESSION_CHARS_MAX = 200
 _KNOWN_MAX = 40
 # Of what is left.
 _NOUNS = {
@@ -595,7 +598,13 @@ class Endings:
         if key in self.namespace and _is_name(key):
             self._finish(self.namespace[key])
         variables = self._variables()
-        if not _is_name(key) or any(value is names[0] for value in variables.values()):
+        if any(value is names[0] for value in variables.values()):
+            self._finish(given)
+        if _reads_only(key, self.namespace):
+            raise NameError(
+                f"FINAL_VAR takes the name of one variable, and {key!r} is an expression: FINAL({key}) gives its value"
+            )
+        if not key.isidentifier():
             self._finish(given)
         known = ", ".join(sorted(variables)[:_KNOWN_MAX]) or "none yet"
         raise NameError(
@@ -616,8 +625,12 @@ class Endings:
 
     def after_cell(self) -> None:
         entries = self._entries()
-        if "content" in entries and _is_true(entries.get("ready")):
-            self._finish(entries["content"])
+        if "content" not in entries or not _is_true(entries.get("ready")):
+            return
+        content = exact(entries["content"])
+        if type(content) is str and not content:  # as it was in the beginning
+            raise ValueError('answer["ready"] is true, but answer["content"] is empty: set it, or call FINAL(value)')
+        self._finish(entries["content"])
 
     def _entries(self) -> dict[str, Any]:
         """The contents of `answer`, if that is a dict."""
@@ -646,6 +659,18 @@ class Endings:
 
 def _is_name(text: str) -> bool:
     return text.isidentifier() and not (text.startswith("__") and text.endswith("__"))
+
+
+def _reads_only(text: str, names: Mapping[str, object]) -> bool:
+    """Whether a short text is an expression, more than one name, that reads some of these variables and no others."""
+    if len(text) > _EXPRESSION_CHARS_MAX or text.isidentifier():
+        return False
+    try:
+        nodes = [*ast.walk(ast.parse(text, mode="eval"))]
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    read = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return not read.isdisjoint(names) and all(name in names or hasattr(builtins, name) for name in read)
 
 
 def _is_true(value: object) -> bool:
