@@ -176,6 +176,70 @@ def test_a_long_number_is_found_across_two_windows(before: int) -> None:
     check(b'["' + b"x" * before + b'",' + b"9" * 4300 + b"]")
 
 
+TWICE = "two members of one name"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"a":1,"a":1}',
+        '{"a":1,"\\u0061":2}',
+        '[0,{"a" : [1, {"": 2}], "b": ":,{", "a"\n:3}]',
+        '{"a":[1,2,{"b":1,"c":{},"b":2}]}',
+        '{"a":1,"b":[[[{"a":1}]],[]],"c":[1,2],"b":0}',
+        '{"a":1,"b":{"a":1,"c":[1,2]},"c":[[1],[2]],"a":[{"a":3}]}',
+    ],
+)
+@pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
+def test_an_object_has_no_name_twice_wherever_a_piece_ends(
+    monkeypatch: pytest.MonkeyPatch, window: int, body: str
+) -> None:
+    monkeypatch.setattr(module, "_WINDOW_BYTES", window)
+    monkeypatch.setattr(module, "_PIECE_BYTES", window)
+    with pytest.raises(ProtocolViolation, match=TWICE):
+        check(body.encode())
+
+
+@pytest.mark.parametrize(
+    "between", [b"0", b"[" + b"0," * 100_000 + b"0]", b'[{"a":{"b":1}},' + b"[]," * 50_000 + b"0]"]
+)
+def test_names_are_known_far_behind_them(between: bytes) -> None:
+    check(b'[{"a":{"b":%b,"c":1},"c":2},{"a":1}]' % between)
+    for inner, outer in ((b"b", b"c"), (b"c", b"a")):
+        with pytest.raises(ProtocolViolation, match=TWICE):
+            check(b'[{"a":{"b":%b,"%b":1},"%b":2},{"a":1}]' % (between, inner, outer))
+
+
+@st.composite
+def with_names_twice(draw: st.DrawFn) -> str:
+    names = st.sampled_from(['""', '"a"', '"\\u0061"', '"b"', '"\\"{"', '":"'])
+
+    def inner(one: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        member = st.builds("{} :{}".format, names, one)
+        return st.lists(one, max_size=3).map(lambda of: f"[{','.join(of)}]") | st.lists(member, max_size=3).map(
+            lambda of: f"{{{', '.join(of)}}}"
+        )
+
+    return draw(st.recursive(names | st.just("1e400"), inner, max_leaves=12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
+@settings(deadline=None, max_examples=examples(100))
+@given_any(text=with_names_twice())
+def test_in_pieces_the_same_has_a_name_twice_as_for_a_decoder_that_tells(window: int, text: str) -> None:
+    told = []
+
+    def tell(pairs: list[tuple[str, Any]]) -> None:
+        told.append(len(dict(pairs)) < len(pairs))
+
+    json.loads(text, object_pairs_hook=tell)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW_BYTES", window)
+        patch.setattr(module, "_PIECE_BYTES", window)
+        assert _taken(lambda: check(text.encode())) != any(told)
+
+
 def nest(depth: int, body: bytes) -> bytes:
     return b"[" * depth + body + b"]" * depth
 
@@ -184,6 +248,7 @@ WORST: dict[str, Callable[[], bytes]] = {
     "very small floats": lambda: b"[" + b"5e-324," * 999_000 + b"0]",
     "lists": lambda: b"[" + b"[]," * 490_000 + b"0]",
     "keys": lambda: b"{" + b",".join(b'"%x":1' % n for n in range(490_000)) + b"}",
+    "lists between members": lambda: b"[" + (b"[]," * 5000 + b'{"a":1},') * 90 + b"0]",
     "long integers": lambda: b"[" + (b"9" * 4000 + b",") * 2000 + b"0]",
     "nested": lambda: b"[" + (nest(63, b"") + b",") * 15_000 + b"0]",
 }

@@ -8,6 +8,7 @@ sure that decoding will work, and that it will be cheap:
     depth, number of values     from the brackets, commas and colons outside strings
     digits of a number          Python's own limit: a longer one can be written but not read
     syntax                      msgspec skips a raw value, 3 ms per MiB, piece by piece
+    no name twice in an object  a piece with members is decoded, and dropped (`_Pieces`)
 
 Strings are cut out window by window. Backslashes occur only in strings, and a window never ends after an odd number of
 them, so blanking the escapes and splitting at the quotes leaves what is outside strings in every other part. If the
@@ -15,20 +16,23 @@ text is not JSON these numbers mean nothing; the syntax has the last word.
 
 A piece ends with a comma outside strings. Brackets that are open there are closed after it, and opened again before the
 next piece; one value stands for all that follows, or came before: `[1,{"a":2,"b":3}]` is JSON exactly if
-`[1,{"a":2,"":0}]` and `[{"":0,"b":3}]` are.
+`[1,{"a":2,"last":0}]` and `[{"first":0,"b":3}]` are, with names that nobody else can have.
 """
 
 from __future__ import annotations
 
+import secrets
 from array import array
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, repeat
+from typing import Any
 from typing import Final as Const
 
 import msgspec
 
 from belljar.errors import ProtocolViolation, Refusal
 from belljar.heavy import give_way, is_utf8
+from belljar.members import ANYTHING, members
 from belljar.protocol import Final
 
 __all__ = ["check_answer"]
@@ -41,10 +45,16 @@ _WRITABLE_DEPTH_MAX: Const = 1000
 _DIGITS_MAX: Const = 4300
 # A window takes half a millisecond.
 _WINDOW_BYTES: Const = 16 * 1024
-# What msgspec goes through in one call.
-_PIECE_BYTES: Const = 1 << 20
+# What msgspec goes through in one call, in some 6 ms where it is decoded and has nothing but empty lists.
+_PIECE_BYTES: Const = 64 * 1024
 
 _SYNTAX: Const = msgspec.json.Decoder(msgspec.Raw)
+
+# No program can guess them, nor have them in an answer.
+_FIRST, _LAST = secrets.token_hex(), secrets.token_hex()
+_AT_FIRST, _AT_LAST = (f'"{name}":'.encode() for name in (_FIRST, _LAST))
+_OBJECT: Const = ord("{")
+_HASHES: Const = 256
 _DIGITS: Const = b"-0123456789"
 _TO_ZEROS: Const = bytes(ord("0") if byte in _DIGITS else ord(" ") for byte in range(256))
 _TO_STEPS: Const = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -56,7 +66,7 @@ def check_answer(final: Final, body: bytes, *, values_max: int) -> None:
     """Refuse an answer that is not what it claims to be, without repeating any of it.
 
     Raises:
-        ProtocolViolation: it is not UTF-8, or not JSON.
+        ProtocolViolation: it is not UTF-8, or not JSON, or an object in it has two members of one name.
         Refusal: `answer.too_deep`, `limits.answer_values`, `answer.too_many_digits`.
     """
     if not is_utf8(body) or (final.form == "json" and not _is_json(body, values_max)):
@@ -64,10 +74,11 @@ def check_answer(final: Final, body: bytes, *, values_max: int) -> None:
 
 
 def _is_json(body: bytes, values_max: int) -> bool:
-    values, start, head = 0, 0, b""
+    values, colons, start, pieces = 0, 0, 0, _Pieces()
     opened, digits = b"", b""
     for stop, outside in _windows(body):
-        values += sum(map(outside.count, (b",", b":", b"[", b"{")))
+        colons += (found := outside.count(b":"))
+        values += found + sum(map(outside.count, (b",", b"[", b"{")))
         if values > values_max:
             raise _refused("limits.answer_values", f"more than {values_max} values and keys", values_max, values)
         still = _still_open(opened, outside.translate(None, _NO_BRACKETS))
@@ -75,18 +86,83 @@ def _is_json(body: bytes, values_max: int) -> bool:
             return False
         opened, digits = still, _longest_begun(digits + outside)
         if stop - start >= _PIECE_BYTES and outside.endswith(b","):
-            if not opened or not _is_value(head + body[start:stop] + _closing(opened)):
+            if not opened or not pieces.is_next(body[start:stop], opened, colons):
                 return False
-            start, head = stop, _opening(opened)
-    return _is_value(head + body[start:])
-
-
-def _is_value(text: bytes) -> bool:
-    try:
-        _SYNTAX.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
+            start, colons = stop, 0
+    if not pieces.is_next(body[start:], b"", colons):
         return False
+    pieces.end()
     return True
+
+
+class _Pieces:
+    """The pieces of some JSON so far: what is open after them, and the names of objects that are in several of them.
+
+    Of each name the hash is kept, together with the number of its object: half a million of them take 4 MB. They are
+    kept in many small arrays, as a large set would be built, grown and dropped in one call each.
+    """
+
+    def __init__(self) -> None:
+        self._opened = b""
+        self._objects: list[int] = []  # a number for each of them
+        self._count = 0
+        self._hashes: list[array[int]] = []
+
+    def is_next(self, piece: bytes, opened: bytes, colons: int) -> bool:
+        """Whether the next piece is JSON, after which `opened` are open; it has so many colons outside of texts.
+
+        Raises:
+            ProtocolViolation: an object has two members of one name in it.
+        """
+        head = _opening(self._opened) if self._opened else b""
+        tail = _closing(opened) if opened else b""
+        try:
+            found = (ANYTHING if colons else _SYNTAX).decode(head + piece + tail)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        if not colons:  # an object that is open has members: it was open before
+            kept = [self._objects[depth] if bracket == _OBJECT else 0 for depth, bracket in enumerate(opened)]
+            self._opened, self._objects = opened, kept
+            return True
+        # Decoders keep one of two: then there are fewer than were sent.
+        if members(found) != colons + self._opened.count(b"{") + opened.endswith(b"{"):
+            raise _twice()
+        before = _path(found, len(self._opened), is_first=True)
+        after = _path(found, len(opened), is_first=False)
+        same = sum(one is other for one, other in zip(before, after, strict=False))
+        new = [*range(self._count, self._count + len(after) - same)]
+        self._count += len(new)
+        for number, one in (*zip(self._objects, before, strict=True), *zip(new, after[same:], strict=True)):
+            if isinstance(one, dict):
+                self._note(number, one.keys() - {_FIRST, _LAST})
+        self._opened, self._objects = opened, [*self._objects[:same], *new]
+        return True
+
+    def _note(self, number: int, names: Iterable[str]) -> None:
+        if not self._hashes:
+            self._hashes += (array("q") for _ in range(_HASHES))
+        keep = [some.append for some in self._hashes]
+        for one in map(hash, zip(repeat(number), names)):
+            keep[one % _HASHES](one)
+
+    def end(self) -> None:
+        """Raises ProtocolViolation: an object has two members of one name in different pieces."""
+        if any(len(set(some)) < len(some) for some in self._hashes):
+            raise _twice()
+
+
+def _path(value: Any, depth: int, *, is_first: bool) -> list[Any]:
+    """So many lists and dicts, each the first or the last value in the one before it."""
+    path = []
+    for _ in range(depth):
+        path.append(value)
+        inner = value if isinstance(value, list) else value.values()
+        value = next(iter(inner) if is_first else reversed(inner))
+    return path
+
+
+def _twice() -> ProtocolViolation:
+    return ProtocolViolation("a Final that has two members of one name in an object")
 
 
 def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
@@ -107,12 +183,13 @@ def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
 
 def _closing(opened: bytes) -> bytes:
     """JSON that continues after a comma and closes what is open."""
-    return (b"0" if opened.endswith(b"[") else b'"":0') + opened[::-1].translate(_TO_CLOSING)
+    return (b"0" if opened.endswith(b"[") else _AT_LAST + b"0") + opened[::-1].translate(_TO_CLOSING)
 
 
 def _opening(opened: bytes) -> bytes:
     """JSON that has the same brackets open, and ends with a comma."""
-    return opened[:-1].replace(b"{", b'{"":') + (b"[0," if opened.endswith(b"[") else b'{"":0,')
+    inner = b"[0," if opened.endswith(b"[") else b"{%b0," % _AT_FIRST
+    return opened[:-1].replace(b"{", b"{" + _AT_FIRST) + inner
 
 
 def _longest_begun(outside: bytes) -> bytes:

@@ -37,6 +37,7 @@ import msgspec
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.heavy import off_loop
+from belljar.members import check_names
 from belljar.models.base import ModelReply, ModelRequest, Usage
 
 __all__ = ["GIVEN_NAMES", "TOOL_PREFIX", "HostTool", "Tool", "ToolError", "host_tools"]
@@ -139,8 +140,10 @@ class HostTool:
         """There is nothing to close."""
 
     def _decoded(self, text: str) -> dict[str, Any]:
+        data = text.encode()
         try:
-            given = msgspec.json.decode(text, type=self._arguments)
+            given = msgspec.json.decode(data, type=self._arguments)
+            check_names(data)  # the log has them as they came
         except (msgspec.DecodeError, RecursionError) as error:
             raise ModelFailed(f"{self._name} got wrong arguments: {_line(str(error))}", charged=False) from None
         return {name: getattr(given, name) for name in self._arguments.__struct_fields__}

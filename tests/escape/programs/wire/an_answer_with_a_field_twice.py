@@ -1,5 +1,5 @@
 # language: python
-# expect: protocol ok
+# expect: protocol
 # use: wire
 # why: Two readers would see two values.
 say(frame({"op": "final", "cell": 1, "form": "json"}, b'{"a":1,"a":2}'))
