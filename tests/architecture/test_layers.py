@@ -39,7 +39,7 @@ LEVELS = [
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
-    {"protocol", "glyphs", "fitting", "durable", "paths"},
+    {"protocol", "glyphs", "fitting", "durable", "paths", "members"},
     {"identity"},
     {"errors"},
 ]
@@ -56,7 +56,7 @@ NARROWER = {
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
     "search": {"errors", "spans", "tasks", "context", "attribution"},
-    "models": {"errors", "glyphs", "heavy"},
+    "models": {"errors", "glyphs", "heavy", "members"},
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors", "paths"},
     "bounds": {"errors", "ledger", "units"},
@@ -73,6 +73,7 @@ NARROWER = {
     "units": {"errors", "glyphs"},
     "glyphs": set(),
     "fitting": set(),
+    "members": set(),
     "durable": set(),
     "paths": {"errors"},
     "spans": set(),

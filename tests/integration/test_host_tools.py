@@ -120,9 +120,10 @@ def ask(name, *bodies):
     header, body = channel.request("query", fields, b"".join(bodies))
     return (header.get("failure") or [*header["failures"], {"code": "ok"}][0])["code"]
 bad = [b"[1]", b"{", b"null", b"[" * 10_000, b'{"n":1,"words":[],"more":2}', b'{"n":1e400,"words":[]}']
+bad += [b'{"n":1,"words":[],"n":2}', b'{"n":1,"words":[],"\\u006e":1}']
 FINAL([ask("tool:note", one) for one in bad] + [ask("tool:open", b"{}"), ask("note", b"{}")])
 """
-    assert execute(jar, raw, note).answer == ["tool.failed"] * 6 + ["model.denied"] * 2
+    assert execute(jar, raw, note).answer == ["tool.failed"] * 8 + ["model.denied"] * 2
     assert called == []
 
 

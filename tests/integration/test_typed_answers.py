@@ -93,3 +93,6 @@ def test_the_command_line_takes_a_schema(jar: Jar) -> None:
     assert (ran.code, json.loads(ran.stdout)) == (0, {"name": "a", "lines": [3]})
     ran = jar("run", "Which?", "--model", model, "--schema", jar.file("schema.json", "[]"))
     assert (ran.code, "is no JSON Schema" in ran.stderr) == (2, True)
+    twice = '{"type":"object","properties":{"a":{"type":"string"}},"properties":{}}'
+    ran = jar("run", "Which?", "--model", model, "--schema", jar.file("schema.json", twice))
+    assert "two members of one name" in ran.stderr

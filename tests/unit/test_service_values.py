@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.errors import InvalidInput
-from belljar.service.values import VALUES_MAX, Values, check_names, decode
+from belljar.members import check_names
+from belljar.service.values import VALUES_MAX, Values, decode
 
 TEXTS = st.text(st.sampled_from(',[{}]:"\\\\n a\u20ac'), max_size=12)
 JSON = st.recursive(

@@ -21,6 +21,7 @@ from belljar.cli.trace import tracing
 from belljar.context import FileSource
 from belljar.engine import Result
 from belljar.errors import InvalidInput
+from belljar.members import check_names
 from belljar.models import Prices
 from belljar.runtime import Runtime
 
@@ -247,13 +248,17 @@ def _read_program(path: Path) -> str:
 def _read_schema(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            document = msgspec.json.decode(file.read(_SCHEMA_BYTES_MAX + 1))
+            data = file.read(_SCHEMA_BYTES_MAX + 1)
+        document = msgspec.json.decode(data)
+        check_names(data)  # half of a schema checks less than its reader thinks
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be read ({error.strerror}): name a file with a JSON Schema", code="answer.schema"
         ) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not JSON, or too long for a schema", code="answer.schema") from error
+        raise InvalidInput(
+            f"{path} is not JSON, or too long for a schema ({str(error)[:200]})", code="answer.schema"
+        ) from error
     if not isinstance(document, dict):
         raise InvalidInput(f"{path} is no JSON Schema: write an object", code="answer.schema")
     return document

@@ -77,17 +77,17 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 _LIMITS: Final = f"SELECT account, period, {', '.join(columns(names=LIMITED))} FROM limits"  # noqa: S608
 _LIMITED: Final = "SELECT account, period FROM limits"
 _KEYS: Final = ", ".join("?" * len(PERIODS))
+_NO_RUN: Final = "NOT (account >= 'run:' AND account < 'run;')"
 # From one tenant to the next, over all the days of each and over all runs at once: those where something is not zero.
-_EVERY: Final = """WITH RECURSIVE every(name) AS (
-    SELECT min(account) FROM {1} WHERE account > ? AND account < ?
+_EVERY: Final = f"""WITH RECURSIVE every(name) AS (
+    SELECT min(account) FROM {{1}} WHERE account > ? AND account < ?
     UNION ALL
-    SELECT (SELECT min(account) FROM {1}
+    SELECT (SELECT min(account) FROM {{1}}
             WHERE account > CASE WHEN name >= 'run:' AND name < 'run;' THEN 'run;' ELSE name END AND account < ?)
     FROM every WHERE name IS NOT NULL)
     SELECT account, key
-    FROM every JOIN {1} ON account = name
-    WHERE key IN ({2}) AND NOT (account >= 'run:' AND account < 'run;') AND {0}"""
-_NO_RUN: Final = "NOT (account >= 'run:' AND account < 'run;')"
+    FROM every JOIN {{1}} ON account = name
+    WHERE key IN ({{2}}) AND {_NO_RUN} AND {{0}}"""  # noqa: S608
 _HERE_AND_BELOW: Final = "(account = ? OR account > ? AND account < ?)"
 # Every account is between these two.
 _FIRST: Final = ""

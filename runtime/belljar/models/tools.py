@@ -38,6 +38,7 @@ import msgspec
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.heavy import give_way, no_collection, off_loop, reader_of
+from belljar.members import check_names
 from belljar.models.base import ModelReply, ModelRequest, Usage
 
 __all__ = ["GIVEN_NAMES", "TOOL_PREFIX", "HostTool", "Tool", "ToolError", "host_tools"]
@@ -144,8 +145,10 @@ class HostTool:
         """There is nothing to close."""
 
     def _decoded(self, text: str) -> dict[str, Any]:
+        data = text.encode()
         try:
-            given = self._read(text.encode())
+            given = self._read(data)
+            check_names(data)  # the log has them as they came
         except (msgspec.DecodeError, RecursionError) as error:
             raise ModelFailed(f"{self._name} got wrong arguments: {_line(str(error))}", charged=False) from None
         return {name: getattr(given, name) for name in self._arguments.__struct_fields__}

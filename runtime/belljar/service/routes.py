@@ -47,6 +47,7 @@ from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant, TraceParent
 from belljar.jobs import Busy, Desk
 from belljar.jobs.again import Readings
+from belljar.members import check_names
 from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, headers_of, problem_of
 from belljar.service.readiness import Readiness
@@ -55,7 +56,7 @@ from belljar.service.refusals import Refusals
 from belljar.service.room import Places, Room
 from belljar.service.settings import ServiceSettings
 from belljar.service.streams import READINGS_MAX
-from belljar.service.values import Values, check_names, decode
+from belljar.service.values import Values, decode
 
 __all__ = [
     "COOKIE",
