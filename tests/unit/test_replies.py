@@ -68,6 +68,8 @@ FORMS = {
     "behind a box": f"- [ ] {F}repl\n      FINAL(42)\n      {F}",
     "behind blanks that cannot be seen": f"Hi\n\u200b\ufeff\u00a0{F}repl\nFINAL(42)\n{F}",
     "named at the end of a line before": f"Blocks start with {F}repl\n{F}repl\nFINAL(42)\n{F}",
+    "named where a line ends": f"I put code into {F}repl\nblocks, like this:\n\n{F}repl\nFINAL(42)\n{F}",
+    "named in a list": f"I use {F}python, {F}py,\n{F}repl\nFINAL(42)\n{F}",
     "another language before": f"{F}bash\nls\n{F}\n{F}repl\nFINAL(42)\n{F}",
     "an empty block before": f"{F}repl\n\n{F}\n{F}repl\nFINAL(42)\n{F}",
     "a fence that closes nothing before": f"{F}\n{F}repl\nFINAL(42)\n{F}",

@@ -3,10 +3,10 @@
 Models are asked for one form and write many. The reply is read line by line, once, from its start:
 
 * An *opening fence* is a line of three or more backticks or tildes, perhaps indented or after a list marker, perhaps
-  followed by a label: the first word, in any case (`python title=x`, `{python}`). Any text may come before backticks
-  that nothing but a label for code follows. `repl`, `python`, `py` and their like are run. So is a block without a
-  label, if it is Python: only the box compiles what a model wrote, so it is tried there. Blocks with any other label
-  are left out.
+  followed by a label: the first word, in any case (`python title=x`, `{python}`). Text that ends a phrase (`Here it
+  is:`) may come before backticks that nothing but a label for code follows. `repl`, `python`, `py` and their like are
+  run. So is a block without a label, if it is Python: only the box compiles what a model wrote, so it is tried there.
+  Blocks with any other label are left out.
 * A *closing fence* is one of the same kind, at least as long, in code. Python has no use for three backticks outside
   strings and comments, so they also close a block at the end of a line of code, whatever text follows them. Within a
   string they are part of it: prompts quote fences. Quotes decide what is a string (`_string_end`); one that never ends
@@ -281,8 +281,14 @@ def _label(info: str) -> str:
 
 
 def _opens_behind_text(fence: str, prefix: str, info: str) -> bool:
-    """Whether a fence opens a block although text comes before it on its line: with a label for code, and no more."""
+    """Whether a fence opens a block although text comes before it on its line: with a label for code, and no more.
+
+    In the midst of a phrase it is spoken of, and the line ends by chance.
+    """
     if fence[0] != "`" or len(info) > _LABEL_CHARS_MAX or prefix.lstrip(" \t").startswith(">"):
+        return False
+    before = prefix.rstrip()[-1:]
+    if before.isalnum() or before == ",":
         return False
     return _CODE_LABEL.fullmatch(info.strip().lower()) is not None
 
