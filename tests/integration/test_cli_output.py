@@ -164,7 +164,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(jar: Jar) -> None:
 
 def test_a_closed_stdin_is_an_empty_one(jar: Jar) -> None:
     program = jar.file("program.py", "print('seen')")
-    for words in (("exec", program, "--context", "-"), ("context", "add", "-"), ("exec", "-", "--context", "-")):
+    for words in (("exec", program, "--context", "-"), ("context", "add", "-")):
         closed = jar(*words, before=to("<&-"))
         assert (closed.code, closed.stderr.count("\n")) == (2, 1)
         assert "the input is empty" in closed.complaint
