@@ -193,10 +193,10 @@ class _Scan:
         if code.strip():
             self.blocks.append(Block(code, label, end.closed, end.fences))
             self.in_string = end.in_string
-        elif not _has_code(info):
-            self.left_out.append("A block without code was left out.")
         if _has_code(info):
             self.left_out.append("Code on the line of a fence was not run: begin it on the line below.")
+        elif not code.strip():
+            self.left_out.append("A block without code was left out.")
         return end.after
 
     def _other_end(self, fence: str, at: int) -> int:
