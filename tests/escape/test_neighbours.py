@@ -100,7 +100,7 @@ class Broken:
 )
 def test_a_box_that_has_ended_is_dead_while_its_session_is_still_open(escapes: Escapes, source: str) -> None:
     async def stay() -> list[str]:
-        runtime = await escapes.runtime("python", hasty=source == STUBBORN)
+        runtime = await escapes.runtime("python", policy="hasty" if source == STUBBORN else "small")
         async with runtime.session(context=CONTEXT) as session:
             await session.execute(source)
             return await escapes.left()
