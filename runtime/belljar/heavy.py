@@ -33,13 +33,13 @@ import msgspec
 
 __all__ = [
     "LOOP_BYTES_MAX",
-    "PLAIN",
     "SLICE_BYTES",
     "bytes_of",
     "give_way",
     "is_utf8",
     "no_collection",
     "off_loop",
+    "plain_of",
     "reader_of",
     "sha256",
     "slices",
@@ -164,7 +164,7 @@ def _finite(text: str) -> float:
 
 
 # Floats are read by Python itself: msgspec takes seconds for a MiB of very small or very large ones.
-PLAIN: Final = msgspec.json.Decoder(float_hook=_number)
+_PLAIN: Final = msgspec.json.Decoder(float_hook=_number)
 _FINITE: Final = msgspec.json.Decoder(float_hook=_finite)
 # All numbers for which msgspec takes so long, and some others. Ten of them take a tenth of a millisecond.
 _DEAR: Final = re.compile(rb"[eE][+-]?[0-9]{3}")
@@ -181,6 +181,12 @@ def no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+def plain_of(data: bytes | memoryview) -> Any:
+    """JSON as plain values. Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError: it is none."""
+    with no_collection():
+        return _PLAIN.decode(data)
 
 
 def reader_of(kind: Any) -> Callable[[bytes], Any]:

@@ -35,7 +35,7 @@ from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import PLAIN, no_collection, off_loop, text_of
+from belljar.heavy import off_loop, plain_of, text_of
 from belljar.models import Model
 from belljar.protocol import Answers, Final, Given, Read, Recurse
 
@@ -294,8 +294,7 @@ def _value_of(text: memoryview, values_max: int) -> list[Any] | dict[str, Any]:
             limit=refusal.limit,
             observed=refusal.observed,
         ) from None
-    with no_collection():
-        value = PLAIN.decode(data)
+    value = plain_of(data)
     if not isinstance(value, list | dict):
         raise ProtocolViolation("a context as JSON that is neither a list nor a dict")
     if not value:

@@ -29,7 +29,7 @@ __all__ = [
 
 from belljar.audit import Receipt
 from belljar.broker import Cell
-from belljar.heavy import PLAIN, no_collection, text_of
+from belljar.heavy import plain_of, text_of
 from belljar.identity import RunId
 from belljar.ledger import Amounts
 from belljar.models import Usage
@@ -282,8 +282,7 @@ class Result(
 def _value(given: str | msgspec.Raw | None) -> Any:
     if not isinstance(given, msgspec.Raw):
         return given
-    with no_collection():
-        return PLAIN.decode(given)
+    return plain_of(given)
 
 
 def given(final: Final | None, body: bytes) -> str | msgspec.Raw | None:

@@ -23,7 +23,7 @@ import msgspec
 
 from belljar.engine.schema import Schema
 from belljar.errors import InvalidInput
-from belljar.heavy import PLAIN, no_collection, reader_of
+from belljar.heavy import no_collection, plain_of, reader_of
 from belljar.protocol import Final
 
 __all__ = ["AnswerType"]
@@ -45,7 +45,7 @@ class AnswerType:
     """
 
     def __init__(self, spec: Any) -> None:
-        self._read: Callable[[bytes], Any] = PLAIN.decode
+        self._read: Callable[[bytes], Any] = plain_of
         if isinstance(spec, Mapping):
             self.schema = Schema(dict(spec))
             return
@@ -72,7 +72,7 @@ class AnswerType:
         if len(body) > _BYTES_MAX:
             return f"$: expected at most {_BYTES_MAX} bytes of JSON, got {len(body)}"
         with no_collection():
-            value = body.decode() if final.form == "text" else PLAIN.decode(body)
+            value = body.decode() if final.form == "text" else plain_of(body)
             faults = self.schema.faults(value)
             if faults and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
                 faults.append("(give the value itself, not its JSON as a string)")
