@@ -144,6 +144,14 @@ def _taken(read: Callable[[], object]) -> bool:
         b"]",
         b"[}",
         b"[" * 5000 + b"]" * 5000,
+        b"1e400",
+        b"[0,-1E+999]",
+        b"[1.5e309]",
+        b"9" * 250 + b"e99",
+        b"[" + b"9" * 309 + b".0]",
+        b"[1e" + b"0" * 100 + b"309]",
+        b"1" + b".1" * 20_000,
+        b"[1" + b"e500" * 2 + b"]",
     ],
 )
 def test_what_is_no_json_is_a_violation(body: bytes) -> None:
@@ -170,6 +178,30 @@ def test_the_bounds_are_met_exactly() -> None:
     assert code_of(b"-" + b"9" * 4300) == ("answer.too_many_digits", 4300, 4301)
     assert code_of(b"[1," + b"9" * 4301 + b"]") == ("answer.too_many_digits", 4300, 4301)
     check(b'"' + b"9" * 5000 + b'"')
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        b"1.7976931348623157e+308",
+        b"1e308",
+        b"0.1e309",
+        b"0e999",
+        b"1e-400",
+        b"1e" + b"0" * 100 + b"308",
+        b"1" * 309,
+        b"-" + b"1" * 4000,
+        b"9" * 309 + b".5e-9",
+        b"0." + b"3" * 4000,
+    ],
+)
+@pytest.mark.parametrize("window", [1, 7, 16 * 1024])
+def test_numbers_that_a_float_holds_are_taken(monkeypatch: pytest.MonkeyPatch, window: int, number: bytes) -> None:
+    monkeypatch.setattr(module, "_WINDOW_BYTES", window)
+    check(number)
+    check(b"[" + number + b',true,{"1e999":false,"a":' + number + b"}]")
+    with pytest.raises(ProtocolViolation):
+        check(b"[" + number + b",1e4" + b"0" * 20 + b"]")
 
 
 @pytest.mark.parametrize("before", range(16 * 1024 - 4302, 16 * 1024 + 2, 717))

@@ -7,6 +7,7 @@ sure that decoding will work, and that it will be cheap:
     UTF-8                       decoded in slices, and dropped
     depth, number of values     from the brackets, commas and colons outside strings
     digits of a number          Python's own limit: a longer one can be written but not read
+    size of a number            some readers refuse all of a text with one that no float holds, and others take infinity
     syntax                      msgspec skips a raw value, 3 ms per MiB, piece by piece
 
 Strings are cut out window by window. Backslashes occur only in strings, and a window never ends after an odd number of
@@ -20,6 +21,8 @@ next piece; one value stands for all that follows, or came before: `[1,{"a":2,"b
 
 from __future__ import annotations
 
+import math
+import re
 from array import array
 from collections.abc import Iterator
 from itertools import accumulate
@@ -47,6 +50,13 @@ _PIECE_BYTES: Const = 1 << 20
 _SYNTAX: Const = msgspec.json.Decoder(msgspec.Raw)
 _DIGITS: Const = b"-0123456789"
 _TO_ZEROS: Const = bytes(ord("0") if byte in _DIGITS else ord(" ") for byte in range(256))
+_OF_NUMBERS: Const = _DIGITS + b"+.eE"
+_TO_NUMBERS: Const = bytes(byte if byte in _OF_NUMBERS else ord(" ") for byte in range(256))
+# Whole digits and an exponent, of which one at least has a number that no float holds.
+_LONG: Const = b"0" * 200
+_EXPONENT: Const = re.compile(rb"[eE]\+?[0-9]{3}")
+# The longest number has so many digits before its point, after it, and in its exponent.
+_NUMBER_MAX: Const = 3 * (_DIGITS_MAX + 3)
 _TO_STEPS: Const = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _TO_CLOSING: Const = bytes.maketrans(b"[{", b"]}")
 _NO_BRACKETS: Const = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -65,7 +75,7 @@ def check_answer(final: Final, body: bytes, *, values_max: int) -> None:
 
 def _is_json(body: bytes, values_max: int) -> bool:
     values, start, head = 0, 0, b""
-    opened, digits = b"", b""
+    opened, begun = b"", b""
     for stop, outside in _windows(body):
         values += sum(map(outside.count, (b",", b":", b"[", b"{")))
         if values > values_max:
@@ -73,12 +83,16 @@ def _is_json(body: bytes, values_max: int) -> bool:
         still = _still_open(opened, outside.translate(None, _NO_BRACKETS))
         if still is None:
             return False
-        opened, digits = still, _longest_begun(digits + outside)
+        opened, text = still, begun + outside
+        _permit_digits(text)
+        begun = text[len(text.rstrip(_OF_NUMBERS)) :]  # it may go on in the next window
+        if len(begun) > _NUMBER_MAX or not _has_floats(text[: len(text) - len(begun)]):
+            return False
         if stop - start >= _PIECE_BYTES and outside.endswith(b","):
             if not opened or not _is_value(head + body[start:stop] + _closing(opened)):
                 return False
             start, head = stop, _opening(opened)
-    return _is_value(head + body[start:])
+    return _has_floats(begun) and _is_value(head + body[start:])
 
 
 def _is_value(text: bytes) -> bool:
@@ -115,13 +129,26 @@ def _opening(opened: bytes) -> bytes:
     return opened[:-1].replace(b"{", b'{"":') + (b"[0," if opened.endswith(b"[") else b'{"":0,')
 
 
-def _longest_begun(outside: bytes) -> bytes:
-    """The digits that it ends with, which may continue in the next window."""
+def _permit_digits(outside: bytes) -> None:
     if b"0" * (_DIGITS_MAX + 1) in outside.translate(_TO_ZEROS):
         raise _refused(
             "answer.too_many_digits", f"a number of more than {_DIGITS_MAX} digits", _DIGITS_MAX, _DIGITS_MAX + 1
         )
-    return outside[len(outside.rstrip(_DIGITS)) :]
+
+
+def _has_floats(outside: bytes) -> bool:
+    """Whether all numbers with a point or an exponent are what a float holds."""
+    if _LONG not in outside.translate(_TO_ZEROS) and _EXPONENT.search(outside) is None:
+        return True
+    numbers = outside.translate(_TO_NUMBERS).split()
+    try:
+        return not any(math.isinf(float(number)) for number in numbers if len(number) > 4 and not _is_whole(number))
+    except ValueError:  # no number, so this is no JSON
+        return False
+
+
+def _is_whole(number: bytes) -> bool:
+    return number.removeprefix(b"-").isdigit()
 
 
 def _windows(body: bytes) -> Iterator[tuple[int, bytes]]:
