@@ -330,10 +330,10 @@ def test_nothing_that_is_printed_steers_a_terminal(jar: Jar, stream: str) -> Non
 def _on_a_terminal(jar: Jar, *words: str | Path, stream: str) -> str:
     """What a command writes there, where this stream of it is a terminal."""
     master, slave = pty.openpty()
-    others = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    streams[stream] = slave
     try:
-        command = [BELLJAR, *map(str, words)]
-        subprocess.run(command, **{**others, stream: slave}, env=jar.environ(), timeout=PATIENCE_S, check=False)
+        subprocess.run([BELLJAR, *map(str, words)], **streams, env=jar.environ(), timeout=PATIENCE_S, check=False)
     finally:
         os.close(slave)
     seen = bytearray()
