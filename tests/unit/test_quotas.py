@@ -646,7 +646,7 @@ def test_balances_of_nobody_are_told_and_no_crash(path: Path, column: str) -> No
             told = await here.quotas.check()
             assert any("b'\\xff'" in line for line in told)
             if column == "account":
-                with pytest.raises(LedgerUnavailable, match="a balance of b'.xff' in the ledger is not ours"):
+                with pytest.raises(LedgerUnavailable, match=r"a balance of b'\\xff' in the ledger is not ours"):
                     await here.quotas.history()
 
     asyncio.run(main())
