@@ -3,6 +3,7 @@ the few lines on stderr that say what a run met and took."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -295,3 +296,48 @@ def test_on_a_terminal_something_is_seen_before_the_box_is_there(jar: Jar) -> No
     shown = seen.decode()
     assert shown.index("starting") < shown.index("belljar: run ")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+# What steers a terminal, or is not seen: an escape, C1, DEL, a bidirectional override, a line end, a selector.
+_STEERS = "\x1b[31m\x9b\x7f\u202e\u2028\ufe0f"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_nothing_that_is_printed_steers_a_terminal(jar: Jar, stream: str) -> None:
+    folder = jar.work / _STEERS
+    folder.mkdir()
+    (folder / "x.py").write_text("print(1)")
+    commands: dict[str, list[tuple[str | Path, ...]]] = {
+        "stdout": [
+            ("config", "show", "--state", folder),
+            ("state", "check", "--state", folder),
+            ("init", folder / "made.toml"),
+        ],
+        "stderr": [
+            ("exec", folder / "x.py", _STEERS),
+            (_STEERS,),
+            ("config", "show", f"--{_STEERS}"),
+            ("audit", "ls", "--state", folder / "x.py"),
+        ],
+    }
+    for words in commands[stream]:
+        shown = _on_a_terminal(jar, *words, stream=stream)
+        assert "\\x1b[31m\\x9b\\x7f\\u202e\\u2028\\ufe0f" in shown
+        assert not {char for char in shown if not char.isprintable() and char not in "\r\n"}
+        assert "\ufe0f" not in shown
+
+
+def _on_a_terminal(jar: Jar, *words: str | Path, stream: str) -> str:
+    """What a command writes there, where this stream of it is a terminal."""
+    master, slave = pty.openpty()
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    streams[stream] = slave
+    try:
+        subprocess.run([BELLJAR, *map(str, words)], **streams, env=jar.environ(), timeout=PATIENCE_S, check=False)
+    finally:
+        os.close(slave)
+    seen = bytearray()
+    with open(master, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # its last writer has gone
+        while data := terminal.read(65536):
+            seen.extend(data)
+    return seen.decode()

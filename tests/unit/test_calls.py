@@ -874,19 +874,39 @@ def test_a_failure_with_no_count_of_tokens_is_charged_in_full(tmp_path: Path, co
     drive(test())
 
 
-def test_a_wait_that_is_no_number_is_ours_to_choose(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [float("nan"), float("inf"), -5.0, "soon", [7]])
+def test_a_wait_that_is_no_number_is_ours_to_choose(tmp_path: Path, asked: Any) -> None:
     tries = 0
 
     async def answering(_: ModelRequest) -> ModelReply:
         nonlocal tries
         tries += 1
-        raise ModelFailed("down", retryable=True, retry_after_s=float("nan"), charged=False)
+        raise ModelFailed("down", retryable=True, retry_after_s=asked, charged=False)
 
     async def test() -> None:
         async with world(tmp_path, policy=policy_with(**attempts(2))) as here:
             with pytest.raises(ModelFailed, match="down"):
                 await here.calls.ask(FakeModel(answering), question(), cell=1)
         assert tries == 2
+
+    drive(test())
+
+
+def test_a_wait_of_any_length_can_be_asked_for() -> None:
+    busy = ModelFailed("busy", retryable=True, retry_after_s=10**400)
+    assert 10**8 < _pause_s(busy, 1) < 10**9
+
+
+@pytest.mark.parametrize("charged", [None, 0, "no"])
+def test_only_a_model_that_says_so_has_charged_nothing(tmp_path: Path, charged: Any) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("down", charged=charged)
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(ModelFailed, match="down"):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == worst(question())
 
     drive(test())
 

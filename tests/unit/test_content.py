@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -208,6 +209,12 @@ def test_a_key_opens_only_in_the_row_of_its_run_and_with_its_host_s_key() -> Non
     for run, host in (("r2", b"h" * 32), ("r1", b"i" * 32)):
         with pytest.raises(VerificationFailed, match=f"the key of {run}'s contents is not what was stored"):
             RunKey.opened(run, row.wrapped, host)
+
+
+@pytest.mark.parametrize("wrapped", ["text", 7, b"", b"short"])
+def test_what_is_no_key_does_not_open(wrapped: Any) -> None:
+    with pytest.raises(VerificationFailed, match="the key of r1's contents is not what was stored"):
+        RunKey.opened("r1", wrapped, b"h" * 32)
 
 
 # -- in a journal ------------------------------------------------------------------------------------------------------

@@ -99,6 +99,39 @@ def test_the_key_is_gone_from_every_file_and_the_log_says_who_did_it(tmp_path: P
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "UPDATE content_keys SET wrapped = NULL, gone = 'age' WHERE run = 'r1'",
+            "the contents of run 'r1' are gone, and the log does not say that anybody erased them",
+        ),
+        (
+            "UPDATE content_keys SET gone = 'age' WHERE run = 'r2'",
+            "the contents of run 'r2' are said to be gone because of 'age', the log says 'erased'",
+        ),
+        (
+            "UPDATE content_keys SET gone = NULL, wrapped = (SELECT wrapped FROM content_keys WHERE run = 'r1') "
+            "WHERE run = 'r2'",
+            "the contents of run 'r2' were erased, as the log says, and their key is there",
+        ),
+    ],
+)
+def test_contents_that_are_gone_otherwise_than_the_log_says_are_told(tmp_path: Path, statement: str, told: str) -> None:
+    async def main() -> None:
+        log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
+        await keep(log, keys, "r1")
+        await keep(log, keys, "r2")
+        await erased(log, ["r2"])
+        assert verify(journals.place(tmp_path / "audit.db") or "").problems == []
+        await meddle(log.journal, statement)
+        await log.aclose()
+
+    asyncio.run(main())
+    assert verify(journals.place(tmp_path / "audit.db") or "").problems == [told]
+
+
+@pytest.mark.usefixtures("store")
 def test_contents_are_read_and_erased_in_a_file_and_in_a_database(tmp_path: Path) -> None:
     async def main() -> tuple[str, str]:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")

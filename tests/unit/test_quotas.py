@@ -615,6 +615,9 @@ def test_a_limit_that_nobody_set_is_found(path: Path, statement: str, told: list
         ("UPDATE runs SET run_limits = CAST('{' AS BLOB)", "limits of a run in the ledger are not ours"),
         ("UPDATE reservations SET short = 'hour:99'", "a reservation of run r1 stands on 'hour:99'"),
         ("UPDATE reservations SET short = 'week:0'", "a reservation of run r1 stands on 'week:0'"),
+        ("UPDATE runs SET run_limits = 7", "limits of a run in the ledger are not ours"),
+        ("UPDATE reservations SET short = x'ff'", "a reservation of run r1 has no time that is ours"),
+        ("UPDATE reservations SET made_at = x'ff'", "a reservation of run r1 has no time that is ours"),
     ],
 )
 def test_rows_that_nobody_can_have_written_are_told_and_no_crash(path: Path, statement: str, words: str) -> None:
@@ -627,6 +630,24 @@ def test_rows_that_nobody_can_have_written_are_told_and_no_crash(path: Path, sta
             ask = here.quotas.show if "limits SET" in statement else here.quotas.check
             with pytest.raises(LedgerUnavailable, match=words):
                 await ask()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("column", ["account", "key"])
+def test_balances_of_nobody_are_told_and_no_crash(path: Path, column: str) -> None:
+    async def main() -> None:
+        async with shop(path) as here:
+            await here.begin(R1, "acme")
+            await here.query()
+            await meddle(
+                here.journal, f"UPDATE balances SET {column} = x'ff' WHERE account = 'acme' AND length(key) = 10"
+            )
+            told = await here.quotas.check()
+            assert any("b'\\xff'" in line for line in told)
+            if column == "account":
+                with pytest.raises(LedgerUnavailable, match=r"a balance of b'\\xff' in the ledger is not ours"):
+                    await here.quotas.history()
 
     asyncio.run(main())
 

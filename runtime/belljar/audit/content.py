@@ -222,7 +222,7 @@ class RunKey:
         """
         try:
             return cls(run, aes_key_unwrap(_Derive(key)(b"wrap", run.encode()), wrapped))
-        except (InvalidUnwrap, ValueError):
+        except (InvalidUnwrap, ValueError, TypeError):  # a file takes anything in a column
             raise VerificationFailed(
                 f"the key of {run}'s contents is not what was stored: somebody changed the journal; restore a backup"
             ) from None

@@ -28,6 +28,9 @@ shows against what was signed: the checkpoints in the log, what the keys folder 
 
 A key is known if it is in the keys folder, was named by the caller, or took over from such a one, or handed over to it,
 by a `key.changed` that both have signed.
+
+Besides, the ledger must have charged each run for what the log says, and contents be gone where it says that they were
+erased, and only there. Each difference is a problem without a name.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 `verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and a tree
 of runs (`trees`), and what may be in the file besides its records. It compares what each run used with what the ledger
-beside it charged for it (`charges`), and the tree over all records with what was signed of it: the checkpoints in the
-log, what the keys folder remembers, and what the caller brings. `tampering` gives what was done its name.
+beside it charged for it (`charges`), whose contents are gone with whose were erased, and the tree over all records with
+what was signed of it: the checkpoints in the log, what the keys folder remembers, and what the caller brings.
+`tampering` gives what was done its name.
 
 What was written after the last checkpoint is under no signature yet: there, whoever can write the log can cut off
 records, or write others in their place, and nobody can tell.
@@ -20,7 +21,7 @@ import msgspec
 
 from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.checkpoint import Note, Verifier, origin_of
-from belljar.audit.events import HOST_RUNS, KeyChanged, host_run
+from belljar.audit.events import HOST_RUNS, ContentsErased, KeyChanged, host_run
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, parse
 from belljar.audit.receipt import Receipt
@@ -53,6 +54,7 @@ _NO_RECORD = "0" * 64
 _UNKNOWN = ""
 _FILED = "SELECT run, low, high, many FROM pack_runs WHERE block = ?"
 _STRAY = "SELECT block FROM pack_runs WHERE block NOT IN (SELECT block FROM packs) LIMIT 1"
+_KEYS_OF_CONTENTS = "SELECT run, wrapped IS NULL, gone FROM content_keys"
 _KEPT = "the checkpoint that was kept"
 _WITNESSED = "a checkpoint that the witness has"
 
@@ -159,6 +161,8 @@ def _verify(log: Log, anchors: list[Anchor], known: Known, receipts: Sequence[Re
             elif source.has_ledger():
                 checker.compare(source.ask)
                 checker.compare_packs(source.ask)
+                if source.has_contents():
+                    checker.compare_contents(source.ask)
         except UNREADABLE as error:
             checker.problem(f"after record {checker.seq}: the {source.kind} cannot be read: {error}")
     return checker.report()
@@ -177,6 +181,7 @@ class _Checker:
         self._trees = Trees()
         self._packs: dict[int, dict[str, Bounds]] = {}  # what has to be said of the runs of each
         self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
+        self._erased: dict[str, str] = {}  # whose contents, and why
         self._rows = Rows()
         self._leaves = Leaves(())
         self._known = known
@@ -252,6 +257,8 @@ class _Checker:
                 self.problem(f"record {record.seq}: {record.event} under {record.run}, which is no run for it")
             if isinstance(record.typed, KeyChanged):
                 self._change_key(record.seq, record.typed)
+            if isinstance(record.typed, ContentsErased):
+                self._erased[record.typed.of] = record.typed.why
             return
         if record.event in CHARGING:
             self._charges.feed(record.run, record.typed)
@@ -288,6 +295,18 @@ class _Checker:
                 self.problem(f"pack {block}: not all of its records are found by their runs, or others are")
         if stray := ask(_STRAY):
             self.problem(f"pack {stray[0][0]}: it is said to have runs, and is not there")
+
+    def compare_contents(self, ask: Ask) -> None:
+        """Whether the keys that are gone are those that were destroyed, which is one transaction with its record."""
+        for run, is_gone, gone in ask(_KEYS_OF_CONTENTS):
+            why = self._erased.get(run)
+            whose = f"the contents of run {str(run)[:80]!a}"
+            if is_gone and why is None:
+                self.problem(f"{whose} are gone, and the log does not say that anybody erased them")
+            elif is_gone and gone != why:
+                self.problem(f"{whose} are said to be gone because of {str(gone)[:80]!a}, the log says {why!a}")
+            elif not is_gone and why is not None:
+                self.problem(f"{whose} were erased, as the log says, and their key is there")
 
     # -- what was signed ---------------------------------------------------------------------------------------------
 

@@ -88,6 +88,8 @@ _FITS_CHARS_MIN = 100
 _ENTERING_MAX = 10
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
+# Ten years: beyond any policy's deadline.
+_ASKED_S_MAX = 3.2e8
 # Calls that failed together are not to come back together: a pause is up to half as long again.
 _JITTER_SHARE = 0.5
 _RANDOM = random.SystemRandom()
@@ -608,7 +610,7 @@ class Calls:
         )
 
     def _failed(self, model: Model, failure: ModelFailed, held: Amounts) -> Amounts:
-        if not failure.charged:
+        if failure.charged is False:  # any other value is not the certainty that this needs
             return Amounts(calls=1)
         usage = _usage_of(failure)
         if usage is None:
@@ -673,9 +675,11 @@ def _usage_of(failure: ModelFailed) -> Usage | None:
 
 
 def _pause_s(failure: ModelFailed, attempt: int) -> float:
-    """Seconds until the next attempt: never sooner than the provider asks for."""
-    pause_s = failure.retry_after_s
-    if pause_s is None or not math.isfinite(pause_s):
+    """Seconds until the next attempt: never sooner than the provider asks for, where what it says is a time."""
+    asked: object = failure.retry_after_s
+    if isinstance(asked, int | float) and 0 <= asked < math.inf:
+        pause_s = float(min(asked, _ASKED_S_MAX))
+    else:
         pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
     return pause_s * (1 + _RANDOM.random() * _JITTER_SHARE)
 

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from belljar.cli import options
-from belljar.cli.output import emit, printable, say, tell
+from belljar.cli.output import emit, live, printable, say, tell
 from belljar.context import ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
 from belljar.identity import DEFAULT_TENANT, Tenant
@@ -191,7 +191,7 @@ def _progress(label: str, quiet: bool) -> Iterator[OnProgress | None]:
 
         label_column = show.TextColumn("{task.description}", markup=False)
         columns = (show.BarColumn(), show.DownloadColumn(), show.TransferSpeedColumn(), show.TimeRemainingColumn())
-        console = Console(stderr=True, highlight=False)
+        console = Console(file=live(), highlight=False)
         with show.Progress(label_column, *columns, console=console, transient=True) as bar:
             task = bar.add_task(ascii(label)[1:-1], total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,6 +8,9 @@ written out as six characters.
 A result has been paid for, so the streams are set up so that none is lost on the way out: characters that stdout's
 encoding lacks are escaped; a failed write to stdout is an `OutputFailed`, which nothing else raises; and nothing that
 happens to stderr, where only we write, is an error.
+
+On a terminal, a stream writes nothing that could steer it, whoever prints: a command, a parser of options that repeats
+an argument, a traceback. Only a live line of ours goes past that (`live`); what is told beside it is shown by `tell`.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ __all__ = [
     "explain",
     "flush",
     "is_terminal",
+    "live",
     "open_streams",
     "printable",
     "put",
@@ -102,6 +106,14 @@ class _Stdout(io.FileIO):
         return written
 
 
+class _Terminal(io.TextIOWrapper):
+    """Shows what could steer it."""
+
+    def write(self, text: str, /) -> int:
+        super().write(printable(text))
+        return len(text)
+
+
 class _Stderr(io.FileIO):
     """Never fails: a message that nobody reads must not cost a result."""
 
@@ -126,7 +138,7 @@ def _reopened(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):  # it was closed, or the caller replaced it
         return stream
     stream.flush()
-    return io.TextIOWrapper(
+    return (_Terminal if stream.isatty() else io.TextIOWrapper)(
         io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace" if stream.errors in _ERRORS_THAT_LOSE else stream.errors,
@@ -152,6 +164,18 @@ def flush() -> None:
         sys.stdout.flush()
 
 
+def live() -> TextIO:
+    """Stderr for a line that moves the cursor, which must have nothing in it that is not ours."""
+    if not isinstance(sys.stderr, _Terminal):
+        return sys.stderr
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Stderr(sys.stderr.fileno(), "w", closefd=False)),
+        encoding=sys.stderr.encoding,
+        errors=sys.stderr.errors,
+        write_through=True,
+    )
+
+
 def is_terminal() -> bool:
     """Whether stdout is one."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -175,7 +199,7 @@ def say(line: str) -> None:
 
 def tell(line: str) -> None:
     """A line on stderr, for a person."""
-    print(f"belljar: {line}", file=sys.stderr)
+    print(f"belljar: {printable(line)}", file=sys.stderr)
 
 
 @runtime_checkable

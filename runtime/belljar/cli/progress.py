@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from belljar.cli.output import tell
+from belljar.cli.output import live, tell
 from belljar.engine import Progress, Result
 from belljar.units import NANOUSD_PER_USD
 
@@ -31,7 +31,7 @@ def progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
         # Imported here: it takes a tenth of a second to load, and only a terminal needs it.
         from rich.console import Console
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(file=live(), highlight=False)
         with console.status("starting") as status:
             yield lambda now: status.update(_line(now))
     else:

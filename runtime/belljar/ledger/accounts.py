@@ -280,7 +280,7 @@ def _stored(kind: type[_Name], name: object) -> _Name:
 def _decoded(limits: bytes) -> Limits:
     try:
         return msgspec.json.decode(limits, type=Limits)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, TypeError) as error:  # a file takes anything in a column
         raise LedgerUnavailable(f"limits of a run in the ledger are not ours: {error}; set its file aside") from None
 
 
@@ -886,6 +886,8 @@ def _check(ask: Ask, book: Book, children: Sequence[_Child]) -> list[str]:
         if tenant is None:
             problems.append(f"the ledger has reservations of run {run[:80]!a}, and does not know the run")
             continue
+        if not (isinstance(minute, str) and isinstance(short, str)):  # a file takes anything in a column
+            raise LedgerUnavailable(f"a reservation of run {run} has no time that is ours; set the ledger's file aside")
         amounts = tuple(map(int, sums))
         for page in _pages(_stored(RunId, run), _stored(Tenant, tenant), _decoded(run_limits), minute, short):
             before = expected.get(page)
@@ -899,7 +901,7 @@ def _check(ask: Ask, book: Book, children: Sequence[_Child]) -> list[str]:
         expected[page] = tuple(map(operator.add, expected.get(page, nothing), counted))
     rows = ask(f"SELECT account, key, {', '.join(sides)} FROM {book.balances.name}")  # noqa: S608
     kept: dict[tuple[str, str], Vector] = {(row[0], row[1]): row[2:] for row in rows}
-    for page in sorted(kept.keys() | expected.keys()):
+    for page in sorted(kept.keys() | expected.keys(), key=lambda page: tuple(map(str, page))):
         have, want = kept.get(page, nothing), expected.get(page, nothing)
         problems += [
             f"{page[0]} {page[1]}: {side.replace('_', ' ', 1)} is {here}, its reservations say {said}"

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from belljar.errors import LedgerUnavailable
 from belljar.identity import RunId, Tenant, is_within, tenants_below
 from belljar.journal import Ask
 from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITED, Book, Bounds, Vector, columns
@@ -120,6 +121,8 @@ def _pages(ask: Ask, select: str, *values: object) -> dict[_Page, tuple[Vector, 
     for book in BOOKS:
         statement = select.format(_sides(book), book.balances.name, _KEYS, _anything(book))
         for account, key, *amounts in ask(statement, *values):
+            if not isinstance(account, str):  # a file takes anything in a column
+                raise LedgerUnavailable(f"a balance of {account!a} in the ledger is not ours; set its file aside")
             used, held = found.setdefault((account, key), ([*_ZERO], [*_ZERO]))
             used[book.places], held[book.places] = amounts[: len(book.dimensions)], amounts[len(book.dimensions) :]
     return {page: (tuple(used), tuple(held)) for page, (used, held) in found.items() if any(used) or any(held)}
