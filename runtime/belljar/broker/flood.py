@@ -5,7 +5,7 @@ each is charged a minimum, and a flood of empty frames, or of requests that are 
 
 A request that is served is paid for elsewhere, by calls or by what is read. One that is refused is paid for here, with
 what it weighs: its header was decoded and its body copied, and perhaps looked through, before it was refused. And a
-frame that comes in crumbs wakes the host for each: a crumb that ends no frame is charged like a frame.
+frame that comes in crumbs wakes the host for each, and whoever forwards the stream: each that ends no frame is charged.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ REUSED_COST_BYTES: Const = 4096
 # Copying a body, and perhaps going through it, takes an eighth to a quarter of what as much output takes. A header is
 # decoded and written again, which takes as long as output.
 _REFUSED_BODY_SHARE: Const = 8
+# Being woken for next to nothing takes some 70 µs, and a daemon in between four times that.
+_CRUMB_COST_BYTES: Const = 4096
 
 
 class Flood:
@@ -65,4 +67,4 @@ class Flood:
             Refusal: `limits.output_flood`, as for `charge`.
         """
         if size < _FRAME_COST_BYTES_MIN:
-            self.charge(size)
+            self.charge(_CRUMB_COST_BYTES)

@@ -25,7 +25,7 @@ several ends are waiting at once, so the broker stamps the end of a cell and ref
 deadline.
 
 The pump gives way to the event loop every few milliseconds, so that a flood cannot delay deadlines. What comes in
-crumbs is charged like frames, since each wakes it.
+crumbs is charged, since each wakes it.
 """
 
 from __future__ import annotations
@@ -575,18 +575,19 @@ class Box:
     async def _read_frames(self) -> None:
         loop = asyncio.get_running_loop()
         slice_end = loop.time() + _SLICE_S
+        pieces = 0  # of the frame that has begun
         while data := await self._sandbox.receive():
             self._decoder.receive(data)
-            ended_one = False
+            pieces += 1
             while not self._deaf and (frame := self._decoder.next()) is not None:
-                ended_one = True
+                pieces = 0
                 await self._take(frame)
                 if loop.time() > slice_end:
                     await asyncio.sleep(0)
                     slice_end = loop.time() + _SLICE_S
             if self._deaf:
                 return
-            if not ended_one:
+            if pieces > 1:  # the agent sends a large frame in two
                 self._broker.came(len(data))
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
