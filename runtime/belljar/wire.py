@@ -36,13 +36,17 @@ M = TypeVar("M", bound=GuestMessage | HostMessage)
 
 
 class Frame(Generic[M]):
-    """One decoded message: `message` is a struct of `protocol`, `body` its raw bytes."""
+    """One decoded message: `message` is a struct of `protocol`, `body` its raw bytes.
 
-    __slots__ = ("body", "message")
+    `header_bytes` is how long its header was; two frames that differ in nothing else are equal.
+    """
 
-    def __init__(self, message: M, body: bytes) -> None:
+    __slots__ = ("body", "header_bytes", "message")
+
+    def __init__(self, message: M, body: bytes, header_bytes: int = 0) -> None:
         self.message = message
         self.body = body
+        self.header_bytes = header_bytes
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Frame) and (self.message, self.body) == (other.message, other.body)
@@ -80,6 +84,7 @@ class Decoder(Generic[M]):
         self._body_bytes_max = body_bytes_max
         self._buffer = bytearray()
         self._message: M | None = None
+        self._header_bytes = 0
         self._body_bytes = 0
         self._broken: str | None = None
 
@@ -116,7 +121,7 @@ class Decoder(Generic[M]):
         with memoryview(self._buffer) as view:
             body = bytes(view[: self._body_bytes])
         del self._buffer[: self._body_bytes]
-        frame = Frame(self._message, body)
+        frame = Frame(self._message, body, self._header_bytes)
         self._message = None
         return frame
 
@@ -135,7 +140,7 @@ class Decoder(Generic[M]):
         if body_bytes and not carries_body(message):
             raise ProtocolViolation(f"a {type(message).__name__} with a body")
         del self._buffer[:end]
-        self._body_bytes = body_bytes
+        self._header_bytes, self._body_bytes = header_bytes, body_bytes
         return message
 
     def _decode(self, header: bytes) -> M:

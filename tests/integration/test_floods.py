@@ -79,6 +79,16 @@ def test_the_host_s_memory_is_bounded(jar: Jar, flood: str) -> None:
     assert memory_bytes("VmHWM") - before < HOST_GROWTH_BYTES_MAX
 
 
+def test_a_frame_that_comes_in_crumbs_and_never_ends_is_a_flood(jar: Jar) -> None:
+    code = (
+        'import os, struct, time\nhead = b\'{"op":"output","cell":1,"stream":"stdout"}\'\n'
+        "os.write(3, struct.pack('!II', len(head), 4 << 20) + head)\n"
+        "while True:\n    os.write(3, b'x')\n    time.sleep(0.0001)"
+    )
+    result = run(jar, policy_with(output_flood_bytes=MIB, cell_wall_s=60.0, cpu_s=30.0), code)
+    assert (result.status, result.limit and result.limit.code) == ("output", "limits.output_flood")
+
+
 def test_scratch_files_are_charged_to_the_box(jar: Jar) -> None:
     policy = policy_with(memory_bytes=128 * MIB, scratch_bytes=512 * MIB, cell_wall_s=60.0, cpu_s=60.0)
     code = "with open('/tmp/big', 'wb') as file:\n    for _ in range(300): file.write(bytes(2**20))"

@@ -52,7 +52,7 @@ from belljar.protocol import (
 from belljar.search import Searcher
 from belljar.states import BoxState, Event
 from belljar.testing import FakeModel
-from belljar.wire import encode
+from belljar.wire import Frame, encode
 from guest.agent.clock import NOTED_MAX
 from tests.unit.audit_events import made
 from tests.unit.broker_fakes import RUN, World, drive, policy_with, reply, world
@@ -1504,6 +1504,50 @@ def test_a_flood_of_frames_that_cost_the_program_nothing_ends_early(
                 await here.say(message, body)
             with pytest.raises(Refusal) as caught:
                 await here.say(message, body)
+            assert caught.value.code == "limits.output_flood"
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "header_bytes", "cost"),
+    [
+        (Query(1, "another", [1]), b"x", 5000, 5000),
+        (Query(1, "another", [64_000]), b"x" * 64_000, 50, 8050),
+        (Search(1, 9, "count", 0, 1, 1, 0), b"x" * 64_000, 50, 8050),
+        (Recurse(1, "another", [64_000], []), b"x" * 64_000, 5000, 13_000),
+        (Query(1, None, [64_000]), b"x" * 64_000, 5000, 8000),
+    ],
+)
+def test_a_request_that_is_refused_is_charged_for_what_it_weighs(
+    tmp_path: Path, message: GuestMessage, body: bytes, header_bytes: int, cost: int
+) -> None:
+    """All of its header and an eighth of its body, for it was looked at; of a call that the books refuse, the body."""
+
+    async def test() -> None:
+        policy = policy_with(limits={"output_flood_bytes": 2 * cost})
+        async with world(tmp_path, policy=policy, texts=[ASCII], model=FakeModel(), limits=calls_left(0)) as here:
+            await here.in_cell()
+            for _ in range(2):
+                await here.broker.handle(Frame(message, body, header_bytes))
+            with pytest.raises(Refusal) as caught:
+                await here.broker.handle(Frame(message, body, header_bytes))
+            assert caught.value.code == "limits.output_flood"
+            await here.calls.settled()
+
+    drive(test())
+
+
+def test_a_piece_that_ends_no_frame_is_charged_unless_it_is_large(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 8 * 1024})) as here:
+            await here.in_cell()
+            for _ in range(100):
+                here.broker.came(1024)  # it is charged with the frame that it belongs to
+            for size in (1, 1023):
+                here.broker.came(size)
+            with pytest.raises(Refusal) as caught:
+                here.broker.came(1)
             assert caught.value.code == "limits.output_flood"
 
     drive(test())

@@ -230,9 +230,9 @@ class Broker:
                 await self._cells.final(message, body)
             case Budget():
                 self._flood.charge(len(body))
-                return await self._request(message, body)
+                return await self._request(frame, message)
             case Read() | Search() | Query() | Recurse() | Coverage():
-                return await self._request(message, body)
+                return await self._request(frame, message)
             case _:
                 assert_never(message)
         return None
@@ -255,19 +255,23 @@ class Broker:
             raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, the host {PROTOCOL}")
         self.states.on(Event.READY)
 
-    async def _request(self, message: _Request, body: bytes) -> Reply:
+    def came(self, size: int) -> None:
+        """Charge a piece of the stream, of `size` bytes, that ended no frame. Raises Refusal: `limits.output_flood`."""
+        self._flood.charge_piece(size)
+
+    async def _request(self, frame: Frame[GuestMessage], message: _Request) -> Reply:
         self._in_flight += 1
         try:
             if self._in_flight > self._scope.policy.wire.in_flight_max:
                 raise ProtocolViolation(f"more than {self._scope.policy.wire.in_flight_max} requests in flight")
             self._permit_now(message)
-            return await self._serve(message, body)
+            return await self._serve(message, frame.body)
         except ModelFailed as failure:
             return Refused(message.id, failure_of(failure)), b""
         except Refusal as refusal:
             if ends_run(refusal):
                 raise
-            return await self.refuse(message, refusal)
+            return await self.refuse(frame, message, refusal)
         finally:
             self._in_flight -= 1
 
@@ -277,8 +281,8 @@ class Broker:
                 raise PolicyDenied("the cell is being stopped: it can no longer ask a model", code="cell.over")
             raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
 
-    async def refuse(self, message: _Request, refusal: Refusal) -> Reply:
-        """The reply to a request that is not served, which is logged and charged as a frame.
+    async def refuse(self, frame: Frame[GuestMessage], message: _Request, refusal: Refusal) -> Reply:
+        """The reply to a request that is not served, which is logged and charged. `message` is that of the frame.
 
         Raises:
             Refusal: `limits.output_flood`.
@@ -287,7 +291,7 @@ class Broker:
         if denials.add(asked, refusal):
             await self._reading.flush()
             await denials.note(asked, refusal, self.cells)
-        self._flood.charge(0)
+        self._flood.charge_refused(len(frame.body), frame.header_bytes)
         return Refused(message.id, failure_of(refusal)), b""
 
     async def _serve(self, message: _Request, body: bytes) -> Reply:

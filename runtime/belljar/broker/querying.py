@@ -248,7 +248,7 @@ class Querying:
         except Refusal as refusal:
             if ends_run(refusal):
                 raise
-            self._flood.charge(REFUSED_CALL_COST_BYTES)
+            self._flood.charge_refused(len(prompt), least=REFUSED_CALL_COST_BYTES)
             return failure_of(refusal)
         except ModelFailed as failure:
             return failure_of(failure)

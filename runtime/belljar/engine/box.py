@@ -24,7 +24,8 @@ made. The clock says what came first, not the order in which the host happens to
 several ends are waiting at once, so the broker stamps the end of a cell and refuses an answer by the cell's own
 deadline.
 
-The pump gives way to the event loop every few milliseconds, so that a flood cannot delay deadlines.
+The pump gives way to the event loop every few milliseconds, so that a flood cannot delay deadlines. What comes in
+crumbs is charged, since each wakes it.
 """
 
 from __future__ import annotations
@@ -574,21 +575,26 @@ class Box:
     async def _read_frames(self) -> None:
         loop = asyncio.get_running_loop()
         slice_end = loop.time() + _SLICE_S
+        pieces = 0  # of the frame that has begun
         while data := await self._sandbox.receive():
             self._decoder.receive(data)
+            pieces += 1
             while not self._deaf and (frame := self._decoder.next()) is not None:
+                pieces = 0
                 await self._take(frame)
                 if loop.time() > slice_end:
                     await asyncio.sleep(0)
                     slice_end = loop.time() + _SLICE_S
             if self._deaf:
                 return
+            if pieces > 1:  # the agent sends a large frame in two
+                self._broker.came(len(data))
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
         if isinstance(frame.message, Query | Recurse | Search):
             weight = self._weight(frame)
             if not await self._room(weight):
-                await self._send(await self._broker.refuse(frame.message, self._no_room(weight)))
+                await self._send(await self._broker.refuse(frame, frame.message, self._no_room(weight)))
                 return
             task = self._scope.tasks.start(self._failed, self._answer_slowly, frame, frame.message.id)
             self._slow.add(task)

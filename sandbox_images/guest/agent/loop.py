@@ -56,6 +56,9 @@ _SPARE_BYTES = 1 << 20
 _SPARES = 4
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
+# What a class or an exception has, not what its own class makes of these names.
+_NAME: Any = vars(type)["__name__"]
+_TRACE: Any = vars(BaseException)["__traceback__"]
 # Of what the program has defined, as told when a cell is over.
 _VARIABLES_MAX = 20
 _VARIABLE_CHARS = 80
@@ -454,8 +457,8 @@ def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
 
 
 def _type_name(cls: type) -> str:
-    """The name as a plain `str`: the program may have set it to a value of its own class."""
-    name: str = exact_text(cls.__name__)
+    """The name as a plain `str`: the program may have set it to one of its own class, and its metaclass say another."""
+    name: str = exact_text(_NAME.__get__(cls))
     return name
 
 
@@ -465,13 +468,14 @@ def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
 
 
 def _line_of(error: BaseException) -> int | None:
+    """As the interpreter knows it, whatever the exception's class says; None also for a line that there cannot be."""
     line = None
-    trace = error.__traceback__
+    trace = _TRACE.__get__(error)
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith("<cell "):
+        if exact_text(trace.tb_frame.f_code.co_filename).startswith("<cell "):
             line = trace.tb_lineno
         trace = trace.tb_next
-    return line
+    return line if line is not None and line >= 0 else None
 
 
 def _traceback(error: BaseException) -> str:
