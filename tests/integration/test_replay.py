@@ -7,9 +7,7 @@ import contextlib
 import os
 import re
 import signal
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -806,12 +804,11 @@ def test_the_demo_over_a_million_tokens_is_the_same_again(
 
 
 def test_contents_that_were_erased_are_said_to_be_and_the_run_above_is_not_compared_where_it_needed_them(
-    rig: Rig,
+    jar: Jar, rig: Rig
 ) -> None:
     result = rig.run()
     whole = rig.replay(str(result.run))
-    with closing(sqlite3.connect(rig.state.journal)) as db, db:  # of the child alone
-        db.execute("UPDATE content_keys SET wrapped = NULL, gone = 'erased' WHERE run LIKE '%.00001'")
+    jar("audit", "erase", f"{result.run}.00001", "--yes", env=rig.environ)  # the child alone
     found = rig.replay(str(result.run))
     assert (found.outcome, found.by, found.first) == ("incomplete", "turns", None)
     assert all("erased" in line for line in found.missing if "answer" in line)
